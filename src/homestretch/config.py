@@ -1,0 +1,413 @@
+"""Every knob of a run: typed, bounded, documented. Imports no torch.
+
+A recipe is a YAML file of these fields; `a.b=value` on the command line overrides one. Unknown keys, wrong types and
+duplicate keys are errors that name the place and the nearest key. The text under a field is its help, and
+docs/config.md is generated from it.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+PositiveInt = Annotated[int, Field(gt=0)]
+PositiveFloat = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+NonNegative = Annotated[float, Field(ge=0, allow_inf_nan=False)]
+Fraction = Annotated[float, Field(ge=0, le=1)]
+
+
+class Section(BaseModel):
+    """A part of a recipe."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, use_attribute_docstrings=True)
+
+
+class TaskSizes(Section):
+    """How many examples a built-in task generates."""
+
+    train: PositiveInt = 2000
+    """Labelled training examples."""
+    prompts: Annotated[int, Field(ge=0)] = 4000
+    """More prompts without references, for RL."""
+    validation: PositiveInt = 500
+    """Validation examples."""
+    test: PositiveInt = 500
+    """Test examples."""
+
+
+class ColumnsConfig(Section):
+    """Which columns of the data hold what. A null is found by its usual names."""
+
+    document: str | None = None
+    """The input. Null: the first of document, prompt, input, source, text, dialogue, article."""
+    reference: str | None = None
+    """The target, a text or a list of texts. Null: the first of reference, references, completion, summary, target, output."""
+    id: str | None = None
+    """The row's name. Null: `id` where there is one, else the file's name and the row's number."""
+
+
+class DataConfig(Section):
+    """The task's data: a built-in task, or files, or a hub data set."""
+
+    task: str | None = None
+    """A built-in generated task ("chats"). Give this or `path`."""
+    sizes: TaskSizes = TaskSizes()
+    """Sizes of a built-in task."""
+    path: str | None = None
+    """A directory of splits (train.jsonl[.gz], validation.csv, test.parquet, ...), or a Hugging Face hub id. Give this or `task`."""
+    hub_config: str | None = None
+    """The hub data set's configuration name, where it has several."""
+    train: str | None = None
+    """A file (.jsonl, .csv, .parquet, each also .gz) to use as the train split; overrides `path`'s."""
+    validation: str | None = None
+    """A file to use as the validation split; without one, `validation_fraction` of train is held out."""
+    test: str | None = None
+    """A file to use as the test split."""
+    prompts: str | None = None
+    """A file of further prompts without references; RL uses them together with the train prompts."""
+    columns: ColumnsConfig = ColumnsConfig()
+    """The column map."""
+    template: str = "{document}"
+    """The prompt as text, with {document} where the input goes (and any other column by its name)."""
+    chat_template: bool = False
+    """Put the prompt through the tokenizer's chat template as a user turn."""
+    system_prompt: str | None = None
+    """The system turn, with `chat_template`."""
+    flatten_lines: bool = False
+    """Turn the document's line breaks into spaces in the prompt (facts are still checked against the document as it is)."""
+    drop_overlaps: tuple[str, ...] = ()
+    """Drop train rows whose `overlaps` field names one of these splits."""
+    validation_fraction: Annotated[float, Field(gt=0, lt=1)] = 0.1
+    """Share of train held out for validation where there is no validation split."""
+    max_examples: dict[Literal["train", "validation", "test", "prompts"], PositiveInt] = {}
+    """At most this many rows of a split, drawn with the run's seed."""
+    max_prompt_tokens: PositiveInt = 512
+    """A longer prompt has its *document* cut at the end, never the template; counted and reported."""
+    max_completion_tokens: PositiveInt = 128
+    """The cap on completions, terminator included, in training and generation."""
+
+    @model_validator(mode="after")
+    def _one_source(self) -> DataConfig:
+        if (self.task is None) == (self.path is None and self.train is None):
+            raise ValueError("give either `task` (a built-in task) or `path`/`train` (your data), and not both")
+        if "{document}" not in self.template:
+            raise ValueError("`template` must contain {document}")
+        if self.system_prompt is not None and not self.chat_template:
+            raise ValueError("`system_prompt` needs `chat_template: true`")
+        return self
+
+
+class TokenizerConfig(Section):
+    """A tokenizer trained on the train split."""
+
+    kind: Literal["word", "bpe"] = "bpe"
+    """`word`: whole words and punctuation marks; `bpe`: byte-level BPE."""
+    vocab_size: Annotated[int, Field(ge=270)] = 4096
+    """At most this many tokens."""
+
+
+class NewModelConfig(Section):
+    """A model made from a config inside the run."""
+
+    model_type: str = "llama"
+    """A transformers model type: llama, qwen2, gpt2, t5, bart, ..."""
+    config: dict[str, Any] = {}
+    """Fields of that transformers config (hidden_size, num_hidden_layers, ...)."""
+    tokenizer: TokenizerConfig = TokenizerConfig()
+    """Its tokenizer."""
+
+
+class LoRAConfig(Section):
+    """Low-rank adapters instead of full fine-tuning. The folders a run writes hold merged weights."""
+
+    r: PositiveInt = 16
+    """Rank."""
+    alpha: PositiveInt = 32
+    """Scale: updates are multiplied by alpha / r."""
+    dropout: Fraction = 0.0
+    """Dropout on the adapters' input during SFT."""
+    target_modules: tuple[str, ...] | None = None
+    """Names of the layers to adapt. Null: every linear layer but the output head."""
+
+
+class ModelConfig(Section):
+    """The language model to fine-tune: any Hugging Face causal LM or encoder-decoder."""
+
+    path: str | None = None
+    """A local folder or a hub id. Give this or `new`."""
+    revision: str | None = None
+    """The hub revision."""
+    new: NewModelConfig | None = None
+    """Make a model from a config. Give this or `path`."""
+    lora: LoRAConfig | None = None
+    """Train adapters (null: full fine-tuning)."""
+
+    @model_validator(mode="after")
+    def _one_source(self) -> ModelConfig:
+        if (self.path is None) == (self.new is None):
+            raise ValueError("give either `path` (a folder or hub id) or `new` (a model made from a config), and not both")
+        return self
+
+
+class OptimizerConfig(Section):
+    """AdamW with linear warm-up."""
+
+    lr: PositiveFloat = 1e-4
+    """Peak learning rate."""
+    weight_decay: NonNegative = 0.0
+    """Decoupled weight decay (matrices only)."""
+    warmup_fraction: Fraction = 0.05
+    """Share of the steps spent in linear warm-up."""
+    schedule: Literal["constant", "linear", "cosine"] = "cosine"
+    """After warm-up: stay, or fall to zero (linear), or to a tenth (cosine)."""
+    grad_clip: PositiveFloat = 1.0
+    """Clip the global gradient norm here."""
+
+
+class SFTConfig(Section):
+    """Maximum likelihood on (prompt, reference), the prompt masked, EOS in the loss."""
+
+    optimizer: OptimizerConfig = OptimizerConfig(lr=5e-5)
+    """Its optimizer."""
+    num_epochs: PositiveInt = 3
+    """Most passes over the training examples."""
+    max_steps: PositiveInt | None = None
+    """Most optimizer steps (null: epochs decide)."""
+    batch_size: PositiveInt = 32
+    """Examples per step."""
+    tokens_per_microbatch: PositiveInt = 8192
+    """Padded tokens per forward; does not change the result."""
+    eval_every: PositiveInt | None = None
+    """Steps between validations (null: once an epoch)."""
+    patience: PositiveInt = 3
+    """Stop after this many validations without a better loss."""
+    max_validation_examples: PositiveInt = 500
+    """Examples of the validation split used for the loss."""
+    prompt_loss_weight: NonNegative = 0.0
+    """Weight of the prompt tokens in the loss, causal models only (0: prompt masked). A model made in the run has seen no text: a little of this teaches it to read."""
+
+
+class OnPolicyConfig(Section):
+    """Negatives (and soft positives) among the SFT model's own samples, by an independent rule."""
+
+    samples_per_prompt: Annotated[int, Field(ge=0)] = 4
+    """Samples drawn per prompt (0: no on-policy class)."""
+    max_prompts: PositiveInt = 1000
+    """At most this many training prompts are sampled."""
+    temperatures: tuple[PositiveFloat, ...] = (0.7, 1.0, 1.3)
+    """Drawn in equal shares."""
+    bad_fraction: Annotated[float, Field(gt=0, le=0.5)] = 0.2
+    """Bottom share on ROUGE-L and chrF; a flag of a lexical or fact detector is needed as well."""
+    good_fraction: Annotated[float, Field(gt=0, le=0.5)] = 0.2
+    """Top share, without flags: soft positives."""
+
+
+class NegativesConfig(Section):
+    """Which failures are made, and how many."""
+
+    preset: Literal["paper", "full"] = "full"
+    """`paper`: the five classes of arXiv 2408.16753 as we read it; `full`: every mode."""
+    include: tuple[str, ...] = ()
+    """Further modes: names, or your own as `package.module:Class`."""
+    exclude: tuple[str, ...] = ()
+    """Modes of the preset to leave out."""
+    per_example: PositiveInt = 4
+    """Negatives made per training example, drawn over the modes that apply."""
+    max_validation_examples: PositiveInt = 300
+    """Examples of the validation split that get negatives of every class (the audit's data)."""
+    edited_positives: Fraction = 0.25
+    """Share of references that also appear as truth-preserving edited positives."""
+    on_policy: OnPolicyConfig = OnPolicyConfig()
+    """The on-policy class (`full` only)."""
+
+
+class AuditConfig(Section):
+    """Can the reward be trusted? Measured on held-out documents before RL."""
+
+    num_prompts: PositiveInt = 100
+    """Validation prompts whose SFT samples are ranked."""
+    samples_per_prompt: Annotated[int, Field(ge=2)] = 8
+    """SFT samples per prompt."""
+
+
+class RewardConfig(Section):
+    """The reward model: text in, one number out, the terminator seen."""
+
+    backbone: str = "sft"
+    """`sft`: a scalar head on a copy of the SFT model; else a folder or hub id of any encoder or causal model."""
+    loss: Literal["bce", "pairwise+bce"] | None = None
+    """Null: bce in the paper preset, else pairwise+bce."""
+    label_smoothing: Annotated[float, Field(ge=0, lt=0.5)] = 0.1
+    """Labels become this and 1 - this."""
+    optimizer: OptimizerConfig = OptimizerConfig(lr=5e-5)
+    """Its optimizer."""
+    num_epochs: PositiveInt = 2
+    """Passes over the training prompts."""
+    prompts_per_batch: PositiveInt = 16
+    """Prompts per step; all completions of a prompt stay together."""
+    max_steps: PositiveInt | None = None
+    """Most optimizer steps (null: epochs decide)."""
+    tokens_per_microbatch: PositiveInt = 8192
+    """Padded tokens per forward; does not change the result."""
+    audit: AuditConfig = AuditConfig()
+    """The audit."""
+
+
+class KLConfig(Section):
+    """Distance to the SFT model: k1 per token in the reward, its weight adapted (Ziegler et al. 2019)."""
+
+    beta: NonNegative = 0.05
+    """Initial weight."""
+    adaptive: bool = True
+    """Adapt beta to hold the target."""
+    target: PositiveFloat = 4.0
+    """Nats per completion, with `adaptive`."""
+    horizon: PositiveInt = 2000
+    """Completions over which beta adapts."""
+
+
+class LengthConfig(Section):
+    """Penalty relative to the task: -c * min(1, max(0, |log((|y|+1)/(L+1))| - log tolerance))."""
+
+    coefficient: NonNegative = 0.5
+    """c, in units of the calibrated reward."""
+    tolerance: Annotated[float, Field(ge=1)] = 1.25
+    """Length ratio that is free."""
+
+
+class GuardConfig(Section):
+    """When to stop RL early. Checkpoints are chosen by held-out metrics, never by the reward."""
+
+    patience: PositiveInt = 4
+    """Stop after this many validations without a better held-out score."""
+    max_kl: PositiveFloat = 30.0
+    """Stop when the mean KL to the SFT model per completion passes this (nats)."""
+    max_drop_se: PositiveFloat = 2.0
+    """Stop when the held-out score falls this many standard errors below its best."""
+
+
+class SamplingConfig(Section):
+    """The behaviour policy. Everything is passed explicitly; a model's own generation config has no say."""
+
+    temperature: PositiveFloat = 1.0
+    """Applied in old, new and reference log-probs alike."""
+    top_k: Annotated[int, Field(ge=0)] = 0
+    """0: off."""
+    top_p: Annotated[float, Field(gt=0, le=1)] = 1.0
+    """1: off."""
+    batch_size: PositiveInt = 64
+    """Completions decoded at once."""
+
+
+class PPOConfig(Section):
+    """Proximal policy optimization with a value head on the policy's trunk (Schulman et al. 2017)."""
+
+    algorithm: Literal["ppo"] = "ppo"
+    """Which algorithm."""
+    num_updates: PositiveInt = 50
+    """Most updates."""
+    prompts_per_update: PositiveInt = 32
+    """Prompts per update."""
+    completions_per_prompt: PositiveInt = 4
+    """Completions per prompt."""
+    sampling: SamplingConfig = SamplingConfig()
+    """How rollouts are sampled."""
+    optimizer: OptimizerConfig = OptimizerConfig(lr=1e-5, schedule="linear")
+    """The policy's optimizer."""
+    value_lr: PositiveFloat = 3e-4
+    """Peak learning rate of the value head."""
+    num_epochs: PositiveInt = 2
+    """Passes over each update's rollouts."""
+    num_minibatches: PositiveInt = 2
+    """Optimizer steps per pass."""
+    tokens_per_microbatch: PositiveInt = 8192
+    """Padded tokens per forward; does not change the result."""
+    clip_range: PositiveFloat = 0.2
+    """Clip of the probability ratio."""
+    value_clip_range: PositiveFloat = 0.2
+    """Clip of the value's move."""
+    value_coefficient: NonNegative = 0.1
+    """Weight of the value loss (the trunk is shared)."""
+    gamma: Fraction = 1.0
+    """Discount."""
+    gae_lambda: Fraction = 0.95
+    """Lambda of generalized advantage estimation."""
+    critic_warmup_updates: Annotated[int, Field(ge=0)] = 3
+    """First updates that train the value head only."""
+    shaping: Literal["none", "log_sigmoid", "sigmoid"] = "none"
+    """Shape the score against the reference's where there is one: log sigmoid(r - r_ref), or sigmoid(r - r_ref)."""
+    kl: KLConfig = KLConfig()
+    """KL to the SFT model."""
+    length: LengthConfig = LengthConfig()
+    """Length penalty."""
+    validate_every: PositiveInt = 5
+    """Updates between validations."""
+    max_validation_examples: PositiveInt = 200
+    """Validation examples decoded each time (greedy)."""
+    max_ratio_error: PositiveFloat = 0.05
+    """Refuse to go on if the first minibatch's ratio is further than this from 1 (a sign of mismatched log-probs)."""
+    max_approx_kl: PositiveFloat = 0.2
+    """End an update's remaining passes when the approximate KL of a step passes this."""
+    guard: GuardConfig = GuardConfig()
+    """Early stop."""
+
+
+class EvaluateConfig(Section):
+    """What is measured, on which examples, and how differences are tested."""
+
+    split: str = "test"
+    """A split of the data, or a file."""
+    include_base: bool | None = None
+    """Evaluate the model before SFT as well. Null: yes for a pretrained model, no for one made in the run."""
+    max_examples: PositiveInt | None = None
+    """At most this many examples of the split."""
+    batch_size: PositiveInt = 64
+    """Completions decoded at once (greedy)."""
+    selection_metrics: tuple[str, ...] | None = None
+    """The held-out metrics whose mean chooses checkpoints. Null: fact_f1 where the task has exact facts, else rouge_l and entity_f1."""
+    primary_metrics: tuple[str, ...] | None = None
+    """Pre-registered metrics of C1-C3, Holm-corrected together. Null: rouge_l, and fact_f1 or entity_precision."""
+    num_resamples: Annotated[int, Field(ge=100)] = 10_000
+    """Permutations and bootstrap resamples."""
+    confidence: Annotated[float, Field(gt=0.5, lt=1)] = 0.95
+    """Of the intervals."""
+    flag_threshold: Annotated[float, Field(gt=0, le=1)] = 0.5
+    """A completion counts as failed in a mode when the detector's severity reaches this."""
+
+
+class RunConfig(Section):
+    """A recipe."""
+
+    name: str = "run"
+    """The run's name: its directory under `output_dir`."""
+    output_dir: str = "runs"
+    """Where run directories go."""
+    seed: Annotated[int, Field(ge=0, lt=2**31)] = 0
+    """All randomness follows from this."""
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    """`auto`: CUDA if there is one."""
+    dtype: Literal["auto", "float32", "bfloat16"] = "auto"
+    """Arithmetic: bfloat16 is autocast over float32 master weights. `auto`: bfloat16 on CUDA; on a CPU, whichever a quick probe finds faster."""
+    num_threads: PositiveInt | None = None
+    """CPU threads (null: all cores)."""
+    data: DataConfig
+    """The task's data."""
+    model: ModelConfig
+    """The language model."""
+    sft: SFTConfig = SFTConfig()
+    """Stage 1."""
+    negatives: NegativesConfig = NegativesConfig()
+    """Stage 2."""
+    reward: RewardConfig = RewardConfig()
+    """Stage 3."""
+    rl: PPOConfig = PPOConfig()
+    """Stage 4."""
+    evaluate: EvaluateConfig = EvaluateConfig()
+    """Stage 5."""
+
+    @property
+    def run_dir(self) -> Path:
+        """The run's directory."""
+        return Path(self.output_dir) / self.name

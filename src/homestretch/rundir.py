@@ -1,0 +1,182 @@
+"""The run directory: its layout (an interface), atomic writes, and the markers that say a stage is done.
+
+    run/
+      config.yaml  environment.json  metrics.jsonl
+      sft/  negatives/{train,validation}.jsonl  reward/ + reward/audit.json  policy/
+      evaluation/{scores.json,samples.jsonl}  report.html  report.json
+      .done/STAGE.json      written last, atomically; a stage without it is run again from its start
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import tempfile
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+STAGES = ("sft", "negatives", "reward", "rl", "evaluate", "report")
+
+
+class RunDir:
+    """Paths of one run and the only place that writes into it."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = Path(path)
+
+    @property
+    def config_path(self) -> Path:
+        return self.path / "config.yaml"
+
+    @property
+    def environment_path(self) -> Path:
+        return self.path / "environment.json"
+
+    @property
+    def metrics_path(self) -> Path:
+        return self.path / "metrics.jsonl"
+
+    @property
+    def base_dir(self) -> Path:
+        """A model made from a config in the run, before SFT."""
+        return self.path / "base"
+
+    @property
+    def sft_dir(self) -> Path:
+        return self.path / "sft"
+
+    @property
+    def negatives_dir(self) -> Path:
+        return self.path / "negatives"
+
+    @property
+    def reward_dir(self) -> Path:
+        return self.path / "reward"
+
+    @property
+    def audit_path(self) -> Path:
+        return self.reward_dir / "audit.json"
+
+    @property
+    def policy_dir(self) -> Path:
+        return self.path / "policy"
+
+    @property
+    def rl_samples_path(self) -> Path:
+        """Validation samples as RL went on."""
+        return self.path / "samples.jsonl"
+
+    @property
+    def scores_path(self) -> Path:
+        return self.path / "evaluation" / "scores.json"
+
+    @property
+    def samples_path(self) -> Path:
+        return self.path / "evaluation" / "samples.jsonl"
+
+    @property
+    def report_path(self) -> Path:
+        return self.path / "report.html"
+
+    @property
+    def report_json_path(self) -> Path:
+        return self.path / "report.json"
+
+    def _marker_path(self, stage: str) -> Path:
+        return self.path / ".done" / f"{stage}.json"
+
+    def is_done(self, stage: str) -> bool:
+        """Whether the stage finished."""
+        return self._marker_path(stage).exists()
+
+    def mark_done(self, stage: str, summary: Mapping[str, Any]) -> None:
+        """Say that the stage finished. Called last; later stages, which read its files, are marked undone first."""
+        for later in STAGES[STAGES.index(stage) + 1 :]:
+            self._marker_path(later).unlink(missing_ok=True)
+        write_json(self._marker_path(stage), dict(summary))
+
+    def summary(self, stage: str) -> dict[str, Any]:
+        """What the finished stage said of itself."""
+        return dict(read_json(self._marker_path(stage)))
+
+    def drop_metrics(self, stage: str) -> None:
+        """Remove the stage's rows from metrics.jsonl, so that a stage run again does not count twice."""
+        if self.metrics_path.exists():
+            write_jsonl(self.metrics_path, (row for row in read_jsonl(self.metrics_path) if row["stage"] != stage))
+
+    def log_metrics(self, stage: str, step: int, metrics: Mapping[str, float]) -> None:
+        """Append one row `{"stage": ..., "step": ..., "area/name": value, ...}` to metrics.jsonl."""
+        append_jsonl(self.metrics_path, {"stage": stage, "step": step, **metrics})
+
+
+@contextmanager
+def atomic_path(path: Path) -> Iterator[Path]:
+    """Yield a path to write to; it replaces `path` when the block ends well and vanishes when it does not."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    os.close(handle)
+    temporary = Path(name)
+    try:
+        yield temporary
+        with temporary.open("rb") as file:
+            os.fsync(file.fileno())
+        temporary.chmod(0o644)
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+@contextmanager
+def atomic_dir(path: Path) -> Iterator[Path]:
+    """Yield a new folder to fill; it replaces `path` when the block ends well and vanishes when it does not."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = Path(tempfile.mkdtemp(dir=path.parent, prefix=f".{path.name}."))
+    try:
+        yield temporary
+        temporary.chmod(0o755)
+        if path.exists():
+            old = Path(tempfile.mkdtemp(dir=path.parent, prefix=f".{path.name}.old."))
+            path.replace(old / path.name)
+            temporary.replace(path)
+            shutil.rmtree(old)
+        else:
+            temporary.replace(path)
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write a text file, whole or not at all."""
+    with atomic_path(path) as temporary:
+        temporary.write_text(text, encoding="utf-8")
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Write JSON, whole or not at all. NaN is refused (ValueError): it is not JSON."""
+    write_text(path, json.dumps(value, ensure_ascii=False, indent=2, allow_nan=False) + "\n")
+
+
+def read_json(path: Path) -> Any:
+    """Read JSON."""
+    return json.loads(path.read_text(encoding="utf-8"))
+
+
+def write_jsonl(path: Path, rows: Iterable[Mapping[str, Any]]) -> None:
+    """Write one JSON object a line, the whole file or nothing."""
+    write_text(path, "".join(json.dumps(row, ensure_ascii=False, allow_nan=False) + "\n" for row in rows))
+
+
+def append_jsonl(path: Path, row: Mapping[str, Any]) -> None:
+    """Append one JSON object as a line."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("a", encoding="utf-8") as file:
+        file.write(json.dumps(row, ensure_ascii=False, allow_nan=False) + "\n")
+
+
+def read_jsonl(path: Path) -> list[dict[str, Any]]:
+    """Read a JSONL file."""
+    with path.open(encoding="utf-8") as file:
+        return [json.loads(line) for line in file if line.strip()]
