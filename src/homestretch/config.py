@@ -43,7 +43,8 @@ class ColumnsConfig(Section):
     document: str | None = None
     """The input. Null: the first of document, prompt, input, source, text, dialogue, article."""
     reference: str | None = None
-    """The target, a text or a list of texts. Null: the first of reference, references, completion, summary, target, output."""
+    """The target, a text or a list of texts. Null: the first of reference, references, completion, summary,
+    target, output."""
     id: str | None = None
     """The row's name. Null: `id` where there is one, else the file's name and the row's number."""
 
@@ -56,7 +57,8 @@ class DataConfig(Section):
     sizes: TaskSizes = TaskSizes()
     """Sizes of a built-in task."""
     path: str | None = None
-    """A directory of splits (train.jsonl[.gz], validation.csv, test.parquet, ...), or a Hugging Face hub id. Give this or `task`."""
+    """A directory of splits (train.jsonl[.gz], validation.csv, test.parquet, ...), or a Hugging Face hub id.
+    Give this or `task`."""
     hub_config: str | None = None
     """The hub data set's configuration name, where it has several."""
     train: str | None = None
@@ -76,7 +78,7 @@ class DataConfig(Section):
     system_prompt: str | None = None
     """The system turn, with `chat_template`."""
     flatten_lines: bool = False
-    """Turn the document's line breaks into spaces in the prompt (facts are still checked against the document as it is)."""
+    """Turn the document's line breaks into spaces in the prompt (facts are still checked against the document)."""
     drop_overlaps: tuple[str, ...] = ()
     """Drop train rows whose `overlaps` field names one of these splits."""
     validation_fraction: Annotated[float, Field(gt=0, lt=1)] = 0.1
@@ -147,7 +149,7 @@ class ModelConfig(Section):
     @model_validator(mode="after")
     def _one_source(self) -> ModelConfig:
         if (self.path is None) == (self.new is None):
-            raise ValueError("give either `path` (a folder or hub id) or `new` (a model made from a config), and not both")
+            raise ValueError("give either `path` (a folder or hub id) or `new` (a model from a config), and not both")
         return self
 
 
@@ -186,7 +188,8 @@ class SFTConfig(Section):
     max_validation_examples: PositiveInt = 500
     """Examples of the validation split used for the loss."""
     prompt_loss_weight: NonNegative = 0.0
-    """Weight of the prompt tokens in the loss, causal models only (0: prompt masked). A model made in the run has seen no text: a little of this teaches it to read."""
+    """Weight of the prompt tokens in the loss, causal models only (0: prompt masked). A model made in the run
+    has seen no text: a little of this teaches it to read."""
 
 
 class OnPolicyConfig(Section):
@@ -366,7 +369,8 @@ class EvaluateConfig(Section):
     batch_size: PositiveInt = 64
     """Completions decoded at once (greedy)."""
     selection_metrics: tuple[str, ...] | None = None
-    """The held-out metrics whose mean chooses checkpoints. Null: fact_f1 where the task has exact facts, else rouge_l and entity_f1."""
+    """The held-out metrics whose mean chooses checkpoints. Null: fact_f1 where the task has exact facts,
+    else rouge_l and entity_f1."""
     primary_metrics: tuple[str, ...] | None = None
     """Pre-registered metrics of C1-C3, Holm-corrected together. Null: rouge_l, and fact_f1 or entity_precision."""
     num_resamples: Annotated[int, Field(ge=100)] = 10_000
@@ -380,16 +384,17 @@ class EvaluateConfig(Section):
 class RunConfig(Section):
     """A recipe."""
 
-    name: str = "run"
-    """The run's name: its directory under `output_dir`."""
-    output_dir: str = "runs"
+    name: Annotated[str, Field(pattern=r"^[\w][\w.-]*$")] = "run"
+    """The run's name: its directory under `output_dir` (letters, digits, `_`, `.` and `-`)."""
+    output_dir: Annotated[str, Field(min_length=1)] = "runs"
     """Where run directories go."""
     seed: Annotated[int, Field(ge=0, lt=2**31)] = 0
     """All randomness follows from this."""
     device: Literal["auto", "cpu", "cuda"] = "auto"
     """`auto`: CUDA if there is one."""
     dtype: Literal["auto", "float32", "bfloat16"] = "auto"
-    """Arithmetic: bfloat16 is autocast over float32 master weights. `auto`: bfloat16 on CUDA; on a CPU, whichever a quick probe finds faster."""
+    """Arithmetic: bfloat16 is autocast over float32 master weights. `auto`: bfloat16 on CUDA; on a CPU,
+    whichever a quick probe finds faster."""
     num_threads: PositiveInt | None = None
     """CPU threads (null: all cores)."""
     data: DataConfig

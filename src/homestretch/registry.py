@@ -26,7 +26,7 @@ def resolve(name: str, table: Mapping[str, str], group: str, kind: str) -> Any:
         return _load(name, kind)
     known = sorted({*table, *plugins})
     near = difflib.get_close_matches(name, known, n=1)
-    hint = f"did you mean {near[0]!r}?" if near else f"known: {', '.join(known)}; your own is written `package.module:Name`"
+    hint = f"did you mean {near[0]!r}?" if near else f"known: {', '.join(known)}; your own: `package.module:Name`"
     raise UserError(f"unknown {kind} {name!r}: {hint}")
 
 

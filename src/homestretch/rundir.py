@@ -1,10 +1,10 @@
 """The run directory: its layout (an interface), atomic writes, and the markers that say a stage is done.
 
-    run/
-      config.yaml  environment.json  metrics.jsonl
-      sft/  negatives/{train,validation}.jsonl  reward/ + reward/audit.json  policy/
-      evaluation/{scores.json,samples.jsonl}  report.html  report.json
-      .done/STAGE.json      written last, atomically; a stage without it is run again from its start
+run/
+  config.yaml  environment.json  metrics.jsonl
+  sft/  negatives/{train,validation}.jsonl  reward/ + reward/audit.json  policy/
+  evaluation/{scores.json,samples.jsonl}  report.html  report.json
+  .done/STAGE.json      written last, atomically; a stage without it is run again from its start
 """
 
 from __future__ import annotations
@@ -92,10 +92,14 @@ class RunDir:
         """Whether the stage finished."""
         return self._marker_path(stage).exists()
 
-    def mark_done(self, stage: str, summary: Mapping[str, Any]) -> None:
-        """Say that the stage finished. Called last; later stages, which read its files, are marked undone first."""
-        for later in STAGES[STAGES.index(stage) + 1 :]:
+    def mark_undone(self, stage: str) -> None:
+        """Say that the stage, and those after it, which read its files, are to be run. Called before it starts."""
+        for later in reversed(STAGES[STAGES.index(stage) :]):
             self._marker_path(later).unlink(missing_ok=True)
+
+    def mark_done(self, stage: str, summary: Mapping[str, Any]) -> None:
+        """Say that the stage finished. Called last; the stages after it are marked undone first."""
+        self.mark_undone(stage)
         write_json(self._marker_path(stage), dict(summary))
 
     def summary(self, stage: str) -> dict[str, Any]:
@@ -103,9 +107,15 @@ class RunDir:
         return dict(read_json(self._marker_path(stage)))
 
     def drop_metrics(self, stage: str) -> None:
-        """Remove the stage's rows from metrics.jsonl, so that a stage run again does not count twice."""
-        if self.metrics_path.exists():
-            write_jsonl(self.metrics_path, (row for row in read_jsonl(self.metrics_path) if row["stage"] != stage))
+        """Remove the stage's rows from metrics.jsonl, so that a stage run again does not count twice.
+
+        A last line without its end, which a process that was killed may leave, goes with them.
+        """
+        if not self.metrics_path.exists():
+            return
+        text = self.metrics_path.read_text(encoding="utf-8")
+        rows = (json.loads(line) for line in text.split("\n")[:-1] if line.strip())
+        write_jsonl(self.metrics_path, [row for row in rows if row["stage"] != stage])
 
     def log_metrics(self, stage: str, step: int, metrics: Mapping[str, float]) -> None:
         """Append one row `{"stage": ..., "step": ..., "area/name": value, ...}` to metrics.jsonl."""
@@ -167,6 +177,15 @@ def read_json(path: Path) -> Any:
 def write_jsonl(path: Path, rows: Iterable[Mapping[str, Any]]) -> None:
     """Write one JSON object a line, the whole file or nothing."""
     write_text(path, "".join(json.dumps(row, ensure_ascii=False, allow_nan=False) + "\n" for row in rows))
+
+
+def write_lines(path: Path, rows: Iterable[Mapping[str, Any]]) -> None:
+    """`write_jsonl` to a path that a person gave: what is no regular file (/dev/stdout, a pipe) is written straight."""
+    if path.exists() and not path.is_file():
+        with path.open("w", encoding="utf-8") as file:
+            file.writelines(json.dumps(row, ensure_ascii=False, allow_nan=False) + "\n" for row in rows)
+    else:
+        write_jsonl(path, rows)
 
 
 def append_jsonl(path: Path, row: Mapping[str, Any]) -> None:

@@ -95,7 +95,7 @@ class FailureMode(ABC):
     name: ClassVar[str]
     """The name in recipes, files and reports."""
 
-    def fit(self, corpus: Corpus) -> None:
+    def fit(self, corpus: Corpus) -> None:  # noqa: B027 - a mode without statistics need not override it
         """Learn the statistics of the task's references (bands, neighbours, frequencies). Called once, before use."""
 
     def corrupt(self, example: Example, rng: np.random.Generator) -> Edit | None:
@@ -124,6 +124,22 @@ class Scorer(Protocol):
 
     def __call__(self, examples: Sequence[Example], completions: Sequence[Completion]) -> NDArray[np.float64]:
         """Scores of shape (n,); NaN where the score is not defined for that pair."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class ScoredCompletions:
+    """The sequence-level scores, shape (n,), and the terms they were made of, by name, same shape."""
+
+    scores: NDArray[np.float64]
+    terms: Mapping[str, NDArray[np.float64]]
+
+
+class SequenceReward(Protocol):
+    """What RL is paid for a completion: a scorer that also gives its terms, so that each is logged."""
+
+    def __call__(self, examples: Sequence[Example], completions: Sequence[Completion]) -> ScoredCompletions:
+        """Finite scores of shape (n,)."""
         ...
 
 

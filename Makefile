@@ -1,0 +1,57 @@
+# The one place for what people and CI call. `make quickstart` and `make test` need Python >= 3.11, pip and make.
+PYTHON ?= python3
+VENV ?= .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.homestretch-installed
+PYTEST_ARGS ?=
+
+.PHONY: help setup quickstart test check format docs bench clean
+.DEFAULT_GOAL := help
+
+help:
+	@echo "make quickstart   set up, run recipes/quickstart.yaml, print the results and where the report is"
+	@echo "make test         set up, run the tests (PYTEST_ARGS=... is passed on)"
+	@echo "make setup        make $(VENV) with the versions of constraints.txt; does nothing if it is up to date"
+	@echo "make check        format, lint, types, generated docs"
+	@echo "make format       format and fix what ruff can"
+	@echo "make docs         write docs/config.md and docs/recipe.schema.json from the config"
+	@echo "make bench        list the benchmarks"
+	@echo "make clean        remove $(VENV) and caches (runs/ stays)"
+
+setup: $(STAMP)
+
+$(STAMP): pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null || { \
+	  echo "homestretch needs Python 3.11 or newer; $(PYTHON) is $$($(PYTHON) --version 2>&1 || echo missing)." >&2; \
+	  echo "Name another one: make PYTHON=python3.12 $(MAKECMDGOALS)" >&2; exit 2; }
+	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV) || { \
+	  echo "Python could not make $(VENV); on Debian and Ubuntu: apt install python3-venv" >&2; rm -rf $(VENV); exit 2; }
+	$(BIN)/python -m pip install --quiet -c constraints.txt "$$(grep '^torch==' constraints.txt)"
+	$(BIN)/python -m pip install --quiet -c constraints.txt -e '.[dev]'
+	@touch $@
+
+quickstart: setup
+	$(BIN)/homestretch run recipes/quickstart.yaml
+
+test: setup
+	$(BIN)/python -m pytest $(PYTEST_ARGS)
+
+check: setup
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/python -m homestretch.config_docs --check
+
+format: setup
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+
+docs: setup
+	$(BIN)/python -m homestretch.config_docs
+
+bench:
+	@for file in benchmarks/*.py; do if [ -e "$$file" ]; then echo "$(BIN)/python $$file"; else echo "no benchmarks yet"; fi; done
+
+clean:
+	rm -rf $(VENV) build dist .pytest_cache .mypy_cache .ruff_cache src/homestretch.egg-info
+	find src tests -name __pycache__ -type d -prune -exec rm -rf {} +

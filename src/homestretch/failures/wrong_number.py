@@ -1,0 +1,24 @@
+"""wrong_number: a number or an amount of money becomes another."""
+
+from __future__ import annotations
+
+from homestretch.failures.swap import SwapMode
+from homestretch.ops.entities import Mention
+
+
+class WrongNumber(SwapMode):
+    """Swap a number or an amount. Detects numbers that the source does not have, digits and words alike."""
+
+    name = "wrong_number"
+    kinds = ("number", "money")
+
+    @classmethod
+    def shape(cls, mention: Mention) -> str:
+        """Numbers of as many digits, with or without a fraction: 3 daughters do not become 29."""
+        whole, _, fraction = mention.value.split(" ")[0].partition(".")
+        return f"{len(whole)} digits{' and a fraction' if fraction else ''}"
+
+    @classmethod
+    def may_agree(cls, a: Mention, b: Mention) -> bool:
+        """ "30" and "30 dollars" are one number."""
+        return a.value.split(" ")[0] == b.value.split(" ")[0]

@@ -1,0 +1,49 @@
+"""Completions of a file's documents from a run's models: what `homestretch generate` writes."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from homestretch.rundir import RunDir
+from homestretch.types import UserError
+
+
+def generate_rows(run: Path, input_path: Path, *, arm: str, is_raw: bool) -> list[dict[str, Any]]:
+    """Greedy completions, one row {"id", "text", "terminated"} per document, in the file's order.
+
+    `arm` is "rl" or "sft". Without `is_raw` they go through the run's post-processing, which learns its statistics from
+    the run's train split; that must still be there.
+    Raises UserError if the run, its model or the input cannot be used.
+    """
+    from homestretch.data import load_examples, load_prompts
+    from homestretch.recipe import load_recipe
+
+    rundir = RunDir(run)
+    if not rundir.config_path.is_file():
+        raise UserError(f"{run}: not a run's directory (it has no config.yaml)")
+    folder = {"rl": rundir.policy_dir, "sft": rundir.sft_dir}[arm]
+    if not rundir.is_done(arm):
+        raise UserError(
+            f"{run}: {arm} is not done, so there is no {folder.name}/ to use; run `homestretch run` to the end"
+        )
+    config = load_recipe(rundir.config_path)
+    examples = load_prompts(config, input_path)
+    train = () if is_raw else load_examples(config, "train")
+
+    from homestretch.models import load_language_model
+    from homestretch.rollouts.sampler import generate
+
+    lm = load_language_model(folder, config)
+    limit, batch_size = config.data.max_completion_tokens, config.evaluate.batch_size
+    completions = [row[0] for row in generate(lm, examples, max_new_tokens=limit, batch_size=batch_size)]
+    if not is_raw:
+        from homestretch.failures import build_modes, post_process
+        from homestretch.stages.evaluate import judging_modes
+        from homestretch.types import Corpus
+
+        modes = build_modes(judging_modes(config.negatives), Corpus(examples=train, seed=config.seed))
+        completions = [post_process(modes, e, c) for e, c in zip(examples, completions, strict=True)]
+    return [
+        {"id": e.id, "text": c.text, "terminated": c.terminated} for e, c in zip(examples, completions, strict=True)
+    ]

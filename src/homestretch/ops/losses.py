@@ -1,0 +1,52 @@
+"""Losses as pure functions. Every reduction names its denominator."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+from torch.nn.functional import binary_cross_entropy_with_logits, softplus
+
+
+def clipped_surrogate(
+    logprob_BT: Tensor, old_logprob_BT: Tensor, advantages_BT: Tensor, *, clip_range: float
+) -> tuple[Tensor, Tensor]:
+    """PPO's policy loss per token, and where the clip was active; both (B, T).
+
+    -min(rho A, clip(rho, 1 - c, 1 + c) A) with rho = exp(logprob - old_logprob).
+    Source: Schulman et al. 2017, arXiv 1707.06347, equation 7.
+    """
+    ratio_BT = torch.exp(logprob_BT - old_logprob_BT)
+    plain_BT = ratio_BT * advantages_BT
+    clipped_BT = ratio_BT.clamp(1 - clip_range, 1 + clip_range) * advantages_BT
+    return -torch.minimum(plain_BT, clipped_BT), clipped_BT < plain_BT
+
+
+def clipped_value_loss(values_BT: Tensor, old_values_BT: Tensor, returns_BT: Tensor, *, clip_range: float) -> Tensor:
+    """PPO's value loss per token, shape (B, T): 0.5 * max((V - R)^2, (clip(V, V_old +- c) - R)^2).
+
+    Source: baselines' ppo2 (Dhariwal et al. 2017), as discussed in Huang et al. 2024, arXiv 2403.17031.
+    """
+    clipped_BT = old_values_BT + (values_BT - old_values_BT).clamp(-clip_range, clip_range)
+    return 0.5 * torch.maximum((values_BT - returns_BT) ** 2, (clipped_BT - returns_BT) ** 2)
+
+
+def smoothed_bce(logits_N: Tensor, labels_N: Tensor, *, smoothing: float) -> Tensor:
+    """Binary cross-entropy per item, shape (N,), with labels moved to [smoothing, 1 - smoothing]."""
+    targets_N = labels_N * (1 - 2 * smoothing) + smoothing
+    return binary_cross_entropy_with_logits(logits_N, targets_N, reduction="none")
+
+
+def bradley_terry(logits_N: Tensor, labels_N: Tensor, group_N: Tensor) -> Tensor:
+    """Pairwise loss within groups, shape (G,): mean over a group's (good, bad) pairs of -log sigmoid(s_good - s_bad).
+
+    A good item has label > 0.5. Denominator: the group's number of pairs; groups without a pair are left out.
+    Source: Bradley and Terry 1952, as in Ouyang et al. 2022, arXiv 2203.02155, equation 1.
+    """
+    good_N = labels_N > 0.5
+    losses = []
+    for group in torch.unique(group_N):
+        of_group_N = group_N == group
+        good, bad = logits_N[of_group_N & good_N], logits_N[of_group_N & ~good_N]
+        if len(good) and len(bad):
+            losses.append(softplus(bad[None, :] - good[:, None]).mean())
+    return torch.stack(losses) if losses else logits_N.new_zeros(0)

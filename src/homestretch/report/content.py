@@ -1,0 +1,124 @@
+"""What the report says, read from a run directory and nothing else. A part that is missing is None or empty."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from homestretch.config import RunConfig
+from homestretch.report.formatting import DASH, clean, duration, is_number
+from homestretch.report.verdict import verdict
+from homestretch.rundir import STAGES, RunDir, read_json, read_jsonl
+
+SCHEMA = 1
+
+
+@dataclass(frozen=True, slots=True)
+class StageFacts:
+    """What a stage said of itself when it was done."""
+
+    name: str
+    is_done: bool
+    seconds: float | None
+    facts: tuple[tuple[str, str], ...]
+
+    @property
+    def duration(self) -> str:
+        """How long the stage took, in words."""
+        return duration(self.seconds)
+
+
+@dataclass(frozen=True, slots=True)
+class Content:
+    """The raw parts of a run."""
+
+    name: str
+    seed: int
+    flag_threshold: float
+    scores: Mapping[str, Any] | None
+    samples: list[dict[str, Any]]
+    metrics: list[dict[str, Any]]
+    audit: Mapping[str, Any] | None
+    negatives_train: list[dict[str, Any]]
+    negatives_validation: list[dict[str, Any]]
+    stages: tuple[StageFacts, ...]
+    recipe: str
+    environment: tuple[tuple[str, str], ...]
+
+
+def read_content(config: RunConfig, rundir: RunDir) -> Content:
+    """Read the run directory; nothing is computed here and nothing is required to be there."""
+    recipe = rundir.config_path.read_text(encoding="utf-8") if rundir.config_path.exists() else ""
+    return Content(
+        name=config.name,
+        seed=config.seed,
+        flag_threshold=config.evaluate.flag_threshold,
+        scores=_json(rundir.scores_path),
+        samples=_jsonl(rundir.samples_path),
+        metrics=_jsonl(rundir.metrics_path),
+        audit=_json(rundir.audit_path),
+        negatives_train=_jsonl(rundir.negatives_dir / "train.jsonl"),
+        negatives_validation=_jsonl(rundir.negatives_dir / "validation.jsonl"),
+        # The report's own stage is left out: the report would change by being written.
+        stages=tuple(_stage(rundir, stage) for stage in STAGES if stage != "report"),
+        recipe=clean(recipe),
+        environment=_flat(_json(rundir.environment_path) or {}),
+    )
+
+
+def report_json(content: Content) -> dict[str, Any]:
+    """The report for programs: the verdict and the means behind it."""
+    scores = content.scores or {}
+    arms: Mapping[str, Any] = scores.get("arms", {})
+    return {
+        "schema": SCHEMA,
+        "verdict": verdict(content.scores),
+        "name": content.name,
+        "seed": content.seed,
+        "num_examples": scores.get("num_examples"),
+        "arms": {
+            arm: {metric: cell.get("mean") for metric, cell in values.get("metrics", {}).items()}
+            for arm, values in arms.items()
+        },
+        "contrasts": [row for row in scores.get("contrasts", ()) if row.get("primary")],
+        "failures": {
+            arm: {mode: cell.get("rate") for mode, cell in values.get("failures", {}).items()}
+            for arm, values in arms.items()
+        },
+        "audit": content.audit,
+        "stages": {stage.name: stage.seconds for stage in content.stages if stage.is_done},
+    }
+
+
+def _json(path: Path) -> Any:
+    return read_json(path) if path.exists() else None
+
+
+def _jsonl(path: Path) -> list[dict[str, Any]]:
+    return read_jsonl(path) if path.exists() else []
+
+
+def _stage(rundir: RunDir, stage: str) -> StageFacts:
+    if not rundir.is_done(stage):
+        return StageFacts(stage, False, None, ())
+    summary = rundir.summary(stage)
+    seconds = summary.pop("seconds", None)
+    return StageFacts(stage, True, seconds if is_number(seconds) else None, _flat(summary))
+
+
+def _flat(value: Mapping[str, Any], prefix: str = "") -> tuple[tuple[str, str], ...]:
+    """A nested mapping as dotted names with readable values."""
+    rows: list[tuple[str, str]] = []
+    for key, item in value.items():
+        name = f"{prefix}{key}"
+        if isinstance(item, Mapping):
+            rows.extend(_flat(item, f"{name}."))
+        elif isinstance(item, float):
+            rows.append((clean(name), f"{item:.6g}"))
+        elif isinstance(item, list | tuple):
+            rows.append((clean(name), clean(", ".join(str(part) for part in item)) or DASH))
+        else:
+            rows.append((clean(name), DASH if item is None else clean(item)))
+    return tuple(rows)

@@ -1,0 +1,318 @@
+"""Can the reward be trusted? Measured on held-out documents before any RL; the numbers of reward/audit.json.
+
+The functions on arrays are pure and answer one question each; `audit` assembles them. What cannot be computed is None
+(null in the file) with its reason in `notes`; NaN never appears.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from homestretch.ops.significance import bootstrap_interval
+from homestretch.rewards.judged import EDITED_REFERENCE, POSITIVE_MODES, REFERENCE
+from homestretch.rewards.probes import length_only, source_blind
+from homestretch.types import Completion, Example, Judged, Metric, Scorer, UserError
+
+CONFIDENCE = 0.95
+NUM_RESAMPLES = 1000
+NUM_BINS = 15
+
+Floats = NDArray[np.float64]
+
+
+def audit(
+    reward: Scorer,
+    *,
+    examples: Sequence[Example],
+    judged: Sequence[Judged],
+    train_judged: Sequence[Judged],
+    samples: Sequence[Sequence[Completion]],
+    sample_examples: Sequence[Example],
+    metrics: Sequence[Metric],
+    temperature: float,
+    seed: int,
+    logits: Scorer | None = None,
+) -> dict[str, Any]:
+    """Audit a reward on held-out documents.
+
+    `judged` are the validation rows with their references, `examples` the documents they belong to; `train_judged` are
+    the rows the reward was trained on (for the probes). `samples[i]` are the SFT model's samples for
+    `sample_examples[i]`. `logits` gives the reward model's output before calibration, which `temperature` divides;
+    None: the reward is it.
+    Raises UserError when a row names an example that is not given.
+    """
+    if not temperature > 0:
+        raise ValueError(f"temperature must be positive, not {temperature}")
+    rng = np.random.default_rng(seed)
+    notes: list[str] = []
+    asked, answers = _paired(judged, examples), [row.completion for row in judged]
+    rewards = _finite(reward(asked, answers), judged, notes)
+    sampled = [completion for group in samples for completion in group]
+    repeated = [example for example, group in zip(sample_examples, samples, strict=True) for _ in group]
+    sample_rewards = _by_prompt(reward(repeated, sampled), samples)
+    lengths = _by_prompt(np.array([len(c.text.split()) for c in sampled], dtype=np.float64), samples)
+    modes = sorted({row.mode for row in judged} - POSITIVE_MODES)
+    correlations = {
+        metric.name: rank_correlation(
+            sample_rewards, _by_prompt(_oriented(metric, repeated, sampled), samples), rng=rng
+        )
+        for metric in metrics
+        if metric.higher_is_better is not None
+    }
+    length_correlation = rank_correlation(sample_rewards, lengths, rng=rng)
+    raw = rewards if logits is None else np.asarray(logits(asked, answers), dtype=np.float64)
+    result = {
+        "classes": {mode: _class(mode, judged, rewards, rng) for mode in modes},
+        "probes": {
+            "length_only": length_only(judged),
+            "source_blind": source_blind(train_judged, judged, seed=seed),
+            "edited_reference": _edited_auc(judged, rewards, rng),
+        },
+        "within_prompt_rank_correlation": correlations,
+        "reward_spread": reward_spread(sample_rewards),
+        "length": {**length_correlation, "spearman": pooled_spearman(sample_rewards, lengths)},
+        "calibration": {"ece": _calibration(raw, judged, train_judged, temperature), "temperature": temperature},
+        "terminator": terminator_drop(reward, judged, asked),
+        "n_documents": len({row.example_id for row in judged}),
+        "n_prompts": len(samples),
+        "samples_per_prompt": max(map(len, samples), default=0),
+        "notes": notes,
+    }
+    notes += _reasons(result)
+    return result
+
+
+def class_auc(
+    positive: Floats,
+    positive_documents: NDArray[Any],
+    negative: Floats,
+    negative_documents: NDArray[Any],
+    *,
+    rng: np.random.Generator,
+) -> dict[str, Any]:
+    """AUC of positives over negatives, ties counting half, with a bootstrap interval over documents.
+
+    Scores have shape (p,) and (q,), with their documents' ids beside them. Both lists of a document are resampled
+    together (they are not independent); the interval is the percentile one of `NUM_RESAMPLES`. Where the separation is
+    perfect no resample can differ, and the open end is Clopper and Pearson's for n out of n documents instead.
+    `within_document` is the mean share of a document's own pairs that are in the right order. The interval is None for
+    fewer than two documents.
+    """
+    from sklearn.metrics import roc_auc_score
+
+    documents, index = np.unique(np.concatenate([positive_documents, negative_documents]), return_inverse=True)
+    n = len(documents)
+    is_positive_ND = np.eye(n)[index[: len(positive)]]
+    is_negative_ND = np.eye(n)[index[len(positive) :]]
+    wins = (positive[:, None] > negative[None, :]) + 0.5 * (positive[:, None] == negative[None, :])
+    wins_DD = is_positive_ND.T @ wins @ is_negative_ND
+    pairs_DD = np.outer(is_positive_ND.sum(0), is_negative_ND.sum(0))
+    labels = np.repeat([True, False], [len(positive), len(negative)])
+    auc = float(roc_auc_score(labels, np.concatenate([positive, negative])))
+    own = np.diag(pairs_DD) > 0
+    within = float(np.mean(np.diag(wins_DD)[own] / np.diag(pairs_DD)[own])) if own.any() else None
+    low, high = _auc_interval(auc, wins_DD, pairs_DD, rng)
+    return {"auc": auc, "low": low, "high": high, "n": len(negative), "within_document": within}
+
+
+def rank_correlation(reward: Sequence[Floats], other: Sequence[Floats], *, rng: np.random.Generator) -> dict[str, Any]:
+    """Kendall's tau-b between two scores of one prompt's samples, averaged over prompts.
+
+    `reward[i]` and `other[i]` have shape (k_i,). Pairs with a NaN are dropped; prompts where either score is then
+    constant have no tau, and are left out and counted (`left_out`). The interval is BCa over prompts. Without any
+    prompt left, tau and the interval are None.
+    """
+    from scipy.stats import kendalltau
+
+    taus: list[float] = []
+    for a, b in zip(reward, other, strict=True):
+        kept = np.isfinite(a) & np.isfinite(b)
+        if kept.any() and np.ptp(a[kept]) > 0 and np.ptp(b[kept]) > 0:
+            taus.append(float(kendalltau(a[kept], b[kept], variant="b").statistic))
+    counts = {"n": len(taus), "left_out": len(reward) - len(taus)}
+    if not taus:
+        return {"tau": None, "low": None, "high": None, **counts}
+    low, high = bootstrap_interval(taus, confidence=CONFIDENCE, num_resamples=NUM_RESAMPLES, rng=rng)
+    return {"tau": float(np.mean(taus)), "low": low, "high": high, **counts}
+
+
+def pooled_spearman(reward: Sequence[Floats], other: Sequence[Floats]) -> float | None:
+    """Spearman's rho over the samples of all prompts together; None where one of the two is constant."""
+    from scipy.stats import spearmanr
+
+    if not reward:
+        return None
+    a, b = np.concatenate(reward), np.concatenate(other)
+    kept = np.isfinite(a) & np.isfinite(b)
+    if not kept.any() or np.ptp(a[kept]) == 0 or np.ptp(b[kept]) == 0:
+        return None
+    return float(spearmanr(a[kept], b[kept]).statistic)
+
+
+def reward_spread(reward: Sequence[Floats]) -> dict[str, float | None]:
+    """Standard deviation of the reward within a prompt (root mean variance, n - 1) and of the prompts' means (n - 1).
+
+    Group methods learn from the first only; a reward that is saturated on fluent text has next to none of it.
+    """
+    groups = [group[np.isfinite(group)] for group in reward]
+    variances = [group.var(ddof=1) for group in groups if len(group) > 1]
+    means = [group.mean() for group in groups if len(group)]
+    return {
+        "within_prompt_sd": float(np.sqrt(np.mean(variances))) if variances else None,
+        "between_prompt_sd": float(np.std(means, ddof=1)) if len(means) > 1 else None,
+    }
+
+
+def calibration_error(
+    probability: Floats, label: Floats, weight: Floats | None = None, *, num_bins: int = NUM_BINS
+) -> float:
+    """Expected calibration error: the weighted mean over bins of |mean probability - mean label|.
+
+    Bins hold equal mass (Nixon et al. 2019); equal probabilities always share a bin. Arrays have shape (n,), n > 0.
+    """
+    weight = np.ones_like(probability) if weight is None else weight
+    edges = np.quantile(probability, np.arange(1, num_bins) / num_bins, weights=weight, method="inverted_cdf")
+    bins = np.searchsorted(edges, probability, side="left")
+    gaps = np.bincount(bins, weights=weight * (probability - label))
+    return float(np.abs(gaps).sum() / weight.sum())
+
+
+def terminator_drop(reward: Scorer, judged: Sequence[Judged], asked: Sequence[Example]) -> dict[str, float | None]:
+    """The fall of a reference's reward when its terminator is taken away: the mean, and the share that falls."""
+    pairs = [(e, row.completion.text) for e, row in zip(asked, judged, strict=True) if row.mode == REFERENCE]
+    documents = [example for example, _ in pairs]
+    ended = np.asarray(reward(documents, [Completion(text, terminated=True) for _, text in pairs]), dtype=np.float64)
+    cut = np.asarray(reward(documents, [Completion(text, terminated=False) for _, text in pairs]), dtype=np.float64)
+    drops = (ended - cut)[np.isfinite(ended) & np.isfinite(cut)]
+    if not len(drops):
+        return {"drop": None, "share": None}
+    return {"drop": float(drops.mean()), "share": float((drops > 0).mean())}
+
+
+def _auc_interval(
+    auc: float, wins_DD: Floats, pairs_DD: Floats, rng: np.random.Generator
+) -> tuple[float | None, float | None]:
+    from scipy.stats import binomtest, bootstrap
+
+    n = len(wins_DD)
+    if n < 2:
+        return None, None
+    if auc in (0.0, 1.0):
+        exact = binomtest(n if auc else 0, n).proportion_ci(CONFIDENCE)
+        return float(exact.low), float(exact.high)
+
+    def statistic(chosen_BD: NDArray[np.int64], axis: int) -> Floats:
+        counts_BD = np.apply_along_axis(np.bincount, axis, chosen_BD, minlength=n)
+        wins = np.einsum("bd,bd->b", counts_BD @ wins_DD, counts_BD)
+        pairs = np.einsum("bd,bd->b", counts_BD @ pairs_DD, counts_BD)
+        # A resample without a pair (its documents have one list only) says nothing and stands at the estimate.
+        result: Floats = np.divide(wins, pairs, out=np.full_like(wins, auc), where=pairs > 0)
+        return result
+
+    interval = bootstrap(
+        (np.arange(n),),
+        statistic,
+        n_resamples=NUM_RESAMPLES,
+        vectorized=True,
+        method="percentile",
+        confidence_level=CONFIDENCE,
+        rng=rng,
+    ).confidence_interval
+    return float(interval.low), float(interval.high)
+
+
+def _class(mode: str, judged: Sequence[Judged], rewards: Floats, rng: np.random.Generator) -> dict[str, Any]:
+    """`class_auc` of the references of the documents that have a completion of this class, over the class."""
+    usable = np.isfinite(rewards)
+    documents = np.array([row.example_id for row in judged], dtype=str)
+    is_class = usable & np.array([row.mode == mode for row in judged])
+    is_reference = (
+        usable & np.array([row.mode == REFERENCE for row in judged]) & np.isin(documents, documents[is_class])
+    )
+    if not (is_class.any() and is_reference.any()):
+        return {"auc": None, "low": None, "high": None, "n": int(is_class.sum()), "within_document": None}
+    return class_auc(rewards[is_reference], documents[is_reference], rewards[is_class], documents[is_class], rng=rng)
+
+
+def _edited_auc(judged: Sequence[Judged], rewards: Floats, rng: np.random.Generator) -> float | None:
+    if not any(row.mode == EDITED_REFERENCE for row in judged):
+        return None
+    auc: float | None = _class(EDITED_REFERENCE, judged, rewards, rng)["auc"]
+    return auc
+
+
+def _calibration(
+    logit: Floats, judged: Sequence[Judged], train_judged: Sequence[Judged], temperature: float
+) -> float | None:
+    """ECE with labels weighted to the train rows' mix: validation has every class of a document, train a draw."""
+    from scipy.special import expit
+
+    usable = np.isfinite(logit)
+    label = np.array([row.label for row in judged], dtype=np.float64)[usable]
+    if not usable.any() or not train_judged:
+        return None
+    share, train_share = float(label.mean()), float(np.mean([row.label for row in train_judged]))
+    if not 0 < share < 1:
+        return None
+    weight = label * train_share / share + (1 - label) * (1 - train_share) / (1 - share)
+    return calibration_error(expit(logit[usable] / temperature), label, weight)
+
+
+def _paired(judged: Sequence[Judged], examples: Sequence[Example]) -> list[Example]:
+    by_id = {example.id: example for example in examples}
+    missing = next((row.example_id for row in judged if row.example_id not in by_id), None)
+    if missing is not None:
+        raise UserError(
+            f"negatives/validation.jsonl: example {missing!r} is not in the validation split: run `negatives` again"
+        )
+    return [by_id[row.example_id] for row in judged]
+
+
+def _finite(rewards: Floats, judged: Sequence[Judged], notes: list[str]) -> Floats:
+    rewards = np.asarray(rewards, dtype=np.float64)
+    num_lost = int((~np.isfinite(rewards)).sum())
+    if num_lost:
+        first = judged[int(np.argmin(np.isfinite(rewards)))]
+        notes.append(
+            f"{num_lost} rows have no finite reward and are left out, the first of example {first.example_id!r}"
+        )
+    return rewards
+
+
+def _by_prompt(values: Floats, samples: Sequence[Sequence[Completion]]) -> list[Floats]:
+    ends = np.cumsum([len(group) for group in samples])
+    values = np.asarray(values, dtype=np.float64)
+    return [values[end - len(group) : end] for end, group in zip(ends, samples, strict=True)]
+
+
+def _oriented(metric: Metric, examples: Sequence[Example], completions: Sequence[Completion]) -> Floats:
+    scores = np.asarray(metric.scorer(examples, completions), dtype=np.float64)
+    return scores if metric.higher_is_better else -scores
+
+
+def _reasons(result: Mapping[str, Any]) -> list[str]:
+    """Why a number of the audit is None."""
+    reasons = [f"class {m}: no reference to compare with" for m, c in result["classes"].items() if c["auc"] is None]
+    reasons += [
+        f"source-blind probe, {mode}: no train rows of this class, or no positives"
+        for mode, auc in result["probes"]["source_blind"].items()
+        if auc is None
+    ]
+    reasons += [
+        f"rank correlation with {name}: on every prompt the reward or the metric is constant over the samples"
+        for name, entry in result["within_prompt_rank_correlation"].items()
+        if entry["tau"] is None
+    ]
+    absent = {
+        "length-only probe: fewer than two documents of a label": result["probes"]["length_only"],
+        "edited references: none among the validation rows": result["probes"]["edited_reference"],
+        "correlation with length: constant over the samples": result["length"]["spearman"],
+        "reward spread: fewer than two samples per prompt": result["reward_spread"]["within_prompt_sd"],
+        "calibration: one label only, or no train rows": result["calibration"]["ece"],
+        "terminator: no reference among the validation rows": result["terminator"]["drop"],
+    }
+    return reasons + [reason for reason, value in absent.items() if value is None]

@@ -1,0 +1,119 @@
+"""Probes: simple classifiers that must *not* be able to do the reward's job.
+
+If length alone, or the completion without its source, tells positives from negatives, a reward model will learn that
+instead of the task, and RL will find out (method: artefacts of the edits are shortcuts).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from homestretch.rewards.judged import POSITIVE_MODES
+from homestretch.types import Judged
+
+MAX_ROWS_PER_LABEL = 3000
+"""More rows than this do not change a linear probe's verdict, and cost time."""
+
+
+def length_only(rows: Sequence[Judged], *, num_folds: int = 5) -> float | None:
+    """AUC of telling labels by the text's length alone, cross-validated with a document's rows kept in one fold.
+
+    Logistic regression on log(1 + words) and its square (both too short and too long can be told); the terminator is
+    left out. Near 0.5 is good. None where a label has fewer than two documents, so that nothing can be held out.
+    """
+    from sklearn.linear_model import LogisticRegression
+    from sklearn.metrics import roc_auc_score
+    from sklearn.model_selection import StratifiedGroupKFold, cross_val_predict
+    from sklearn.pipeline import make_pipeline
+    from sklearn.preprocessing import PolynomialFeatures, StandardScaler
+
+    labels = np.array([row.label > 0.5 for row in rows], dtype=bool)
+    documents = np.array([row.example_id for row in rows], dtype=object)
+    num_documents = min(len(set(documents[labels])), len(set(documents[~labels])))
+    if num_documents < 2:
+        return None
+    log_words = np.log1p([[len(row.completion.text.split())] for row in rows])
+    probe = make_pipeline(
+        StandardScaler(), PolynomialFeatures(2, include_bias=False), LogisticRegression(class_weight="balanced")
+    )
+    folds = StratifiedGroupKFold(n_splits=min(num_folds, num_documents))
+    scores = cross_val_predict(probe, log_words, labels, groups=documents, cv=folds, method="decision_function")
+    return float(roc_auc_score(labels, scores))
+
+
+def source_blind(train: Sequence[Judged], validation: Sequence[Judged], *, seed: int) -> dict[str, float | None]:
+    """Per class of negatives: AUC, on validation, of telling it from positives by the completion's text alone.
+
+    Logistic regression on TF-IDF of words, word pairs and character 1-4-grams, trained on the class's train rows and
+    all train positives (references, edited references, good own samples). On validation a class is compared with the
+    positives of its own documents. Near 0.5 is what a class about *facts* must have: the wrong fact reads as well as
+    the right one. A class about *form* (shuffled, repeated, cut off) is rightly seen without the source. The terminator
+    is left out. None for a class without rows in train.
+    """
+    rng = np.random.default_rng(seed)
+    positives = _some([row for row in train if row.mode in POSITIVE_MODES], rng)
+    classes = sorted({row.mode for row in validation} - POSITIVE_MODES)
+    negatives = {mode: _some([row for row in train if row.mode == mode], rng) for mode in classes}
+    known = [mode for mode in classes if negatives[mode] and positives]
+    if not known:
+        return dict.fromkeys(classes)
+    vectorizer = _vectorizer()
+    vectorizer.fit([*_texts(positives), *(text for mode in known for text in _texts(negatives[mode]))])
+    positive_features = vectorizer.transform(_texts(positives))
+    aucs: dict[str, float | None] = dict.fromkeys(classes)
+    for mode in known:
+        probe = _fit(positive_features, vectorizer.transform(_texts(negatives[mode])))
+        aucs[mode] = _validation_auc(probe, vectorizer, validation, mode)
+    return aucs
+
+
+def _validation_auc(probe: Any, vectorizer: Any, validation: Sequence[Judged], mode: str) -> float | None:
+    from sklearn.metrics import roc_auc_score
+
+    documents = {row.example_id for row in validation if row.mode == mode}
+    rows = [
+        row for row in validation if row.example_id in documents and (row.mode == mode or row.mode in POSITIVE_MODES)
+    ]
+    labels = [row.mode != mode for row in rows]
+    if len(set(labels)) < 2:
+        return None
+    return float(roc_auc_score(labels, probe.decision_function(vectorizer.transform(_texts(rows)))))
+
+
+def _fit(positive_features: Any, negative_features: Any) -> Any:
+    from scipy.sparse import vstack
+    from sklearn.linear_model import LogisticRegression
+
+    labels = np.repeat([True, False], [positive_features.shape[0], negative_features.shape[0]])
+    probe = LogisticRegression(class_weight="balanced", solver="liblinear", random_state=0)
+    return probe.fit(vstack([positive_features, negative_features]), labels)
+
+
+def _vectorizer() -> Any:
+    from sklearn.feature_extraction.text import TfidfVectorizer
+    from sklearn.pipeline import make_union
+
+    # Case and punctuation are kept: they are where an edit leaves its fingerprint.
+    return make_union(
+        TfidfVectorizer(
+            lowercase=False, token_pattern=r"\w+|[^\w\s]", ngram_range=(1, 2), sublinear_tf=True, max_features=50_000
+        ),
+        TfidfVectorizer(
+            lowercase=False, analyzer="char_wb", ngram_range=(1, 4), sublinear_tf=True, max_features=50_000
+        ),
+    )
+
+
+def _some(rows: list[Judged], rng: np.random.Generator) -> list[Judged]:
+    if len(rows) <= MAX_ROWS_PER_LABEL:
+        return rows
+    chosen: NDArray[np.int64] = rng.choice(len(rows), size=MAX_ROWS_PER_LABEL, replace=False)
+    return [rows[i] for i in sorted(chosen)]
+
+
+def _texts(rows: Sequence[Judged]) -> list[str]:
+    return [row.completion.text for row in rows]

@@ -1,0 +1,188 @@
+"""The learned reward: (prompt, completion, terminator) -> one number.
+
+Three kinds of backbone, one interface. Causal models and encoders are transformers' sequence classifiers with one
+output, so that the folder loads with `AutoModelForSequenceClassification` and gives the same logits. Encoder-decoders
+keep their language-model trunk; the head on the decoder's last state is beside it in `reward_head.safetensors`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from homestretch.config import LoRAConfig, RunConfig
+from homestretch.encoding import Codec, pad
+from homestretch.models import (
+    LanguageModel,
+    accepted,
+    add_lora,
+    hidden_size,
+    load_language_model,
+    resolve_device,
+    resolve_dtype,
+    response_batch,
+    response_forward,
+    separate_pad,
+)
+from homestretch.rewards.calibration import Calibration
+from homestretch.rewards.length import word_counts
+from homestretch.rundir import atomic_dir, read_json, write_json
+from homestretch.training import microbatches
+from homestretch.types import Completion, Example
+
+_HEAD_FILE = "reward_head.safetensors"
+_SETTINGS_FILE = "reward.json"
+
+
+class RewardModel(nn.Module):
+    """A scorer with trainable parameters. `logits` has gradients; calling it gives calibrated rewards."""
+
+    def __init__(self, lm: LanguageModel, head: nn.Linear | None, calibration: Calibration, batch_tokens: int) -> None:
+        """`head` is None for a sequence classifier, whose model has its own."""
+        super().__init__()
+        self.lm = lm
+        self.model = lm.model
+        self.head = head
+        self.calibration = calibration
+        self.batch_tokens = batch_tokens
+
+    def encode(self, example: Example, completion: Completion) -> tuple[tuple[int, ...], tuple[int, ...]]:
+        """Prompt ids and completion ids; the terminator is there if and only if the completion terminated."""
+        as_text = replace(completion, ids=())  # the tokenizer may not be the policy's
+        return self.lm.codec.encode_prompt(example).ids, self.lm.codec.encode_completion(as_text)
+
+    def logits(self, encoded: Sequence[tuple[Sequence[int], Sequence[int]]]) -> Tensor:
+        """Raw scores of encoded (prompt, completion) pairs, shape (n,), float32, with gradient."""
+        if self.head is not None:
+            return self._trunk_logits(encoded)
+        ids, mask = pad([(*p, *c) for p, c in encoded], self.lm.codec.pad_id)
+        second = torch.arange(ids.shape[1])[None] >= torch.tensor([[len(p)] for p, _ in encoded])
+        optional = accepted(self.model, {"token_type_ids": (second & mask).long().to(self.lm.device)})
+        with self.lm.autocast():
+            out = self.model(
+                input_ids=ids.to(self.lm.device), attention_mask=mask.long().to(self.lm.device), **optional
+            )
+        return torch.as_tensor(out.logits[:, 0].float())
+
+    def _trunk_logits(self, encoded: Sequence[tuple[Sequence[int], Sequence[int]]]) -> Tensor:
+        """The head on the decoder's state after the last token: a padding place after it makes that state an output."""
+        assert self.head is not None
+        completions = [(*c, self.lm.codec.pad_id) for _, c in encoded]
+        batch = response_batch([p for p, _ in encoded], completions, self.lm)
+        states_BTD = response_forward(self.lm, batch).hidden_BTD.float()
+        last_B = torch.tensor([len(c) for _, c in encoded], device=self.lm.device)
+        return torch.as_tensor(self.head(states_BTD[torch.arange(len(encoded)), last_B])[:, 0])
+
+    @torch.no_grad()
+    def raw(self, examples: Sequence[Example], completions: Sequence[Completion]) -> NDArray[np.float64]:
+        """Logits without gradient, dropout off, shape (n,)."""
+        was_training = self.training
+        self.eval()
+        encoded = [self.encode(e, c) for e, c in zip(examples, completions, strict=True)]
+        result = np.empty(len(encoded))
+        for part in microbatches([len(p) + len(c) for p, c in encoded], self.batch_tokens):
+            result[part] = self.logits([encoded[i] for i in part]).double().cpu().numpy()
+        self.train(was_training)
+        return result
+
+    def __call__(self, examples: Sequence[Example], completions: Sequence[Completion]) -> NDArray[np.float64]:
+        """Calibrated rewards, shape (n,): 0 is a reference's mean, 1 the SD over SFT samples."""
+        return self.calibration.reward(self.raw(examples, completions), word_counts(completions))
+
+
+def build_reward_model(config: RunConfig, sft_dir: Path) -> RewardModel:
+    """An untrained reward model on the recipe's backbone ("sft": a copy of the SFT model)."""
+    path = sft_dir if config.reward.backbone == "sft" else config.reward.backbone
+    rng_state = torch.get_rng_state()
+    torch.manual_seed(config.seed)
+    model = _load(path, config, head_path=None)
+    torch.set_rng_state(rng_state)
+    return _with_lora(model, config.model.lora, config.seed) if config.model.lora else model
+
+
+def load_reward_model(path: Path, config: RunConfig) -> RewardModel:
+    """What `save_reward_model` wrote, ready to score."""
+    model = _load(path, config, head_path=path / _HEAD_FILE)
+    model.calibration = Calibration(**read_json(path / _SETTINGS_FILE)["calibration"])
+    return model.requires_grad_(False).eval()
+
+
+def _load(path: str | Path, config: RunConfig, *, head_path: Path | None) -> RewardModel:
+    from transformers import AutoConfig, AutoModelForSequenceClassification, AutoTokenizer
+
+    budget = config.reward.tokens_per_microbatch
+    model_config = AutoConfig.from_pretrained(path)
+    if model_config.is_encoder_decoder:
+        lm = load_language_model(path, config)
+        head = nn.Linear(hidden_size(lm), 1, bias=False)
+        nn.init.normal_(head.weight, std=0.02)
+        if head_path is not None:
+            from safetensors.torch import load_file
+
+            head.load_state_dict(load_file(head_path))
+        return RewardModel(lm, head.to(lm.device), Calibration(), budget)
+    tokenizer = AutoTokenizer.from_pretrained(path)
+    model = AutoModelForSequenceClassification.from_pretrained(path, num_labels=1, dtype=torch.float32)
+    separate_pad(model, tokenizer)
+    family = "encoder" if _is_encoder(model_config) else "causal"
+    device = resolve_device(config)
+    width = model.get_input_embeddings().embedding_dim
+    codec = Codec(tokenizer, family, config.data)  # type: ignore[arg-type]
+    lm = LanguageModel(model.to(device), codec, codec.family, device, resolve_dtype(config, width))
+    return RewardModel(lm, None, Calibration(), budget)
+
+
+def _is_encoder(model_config: Any) -> bool:
+    from transformers.models.auto.modeling_auto import MODEL_FOR_MASKED_LM_MAPPING_NAMES
+
+    return model_config.model_type in MODEL_FOR_MASKED_LM_MAPPING_NAMES and not getattr(
+        model_config, "is_decoder", False
+    )
+
+
+def _with_lora(model: RewardModel, lora: LoRAConfig, seed: int) -> RewardModel:
+    if model.head is not None:
+        return RewardModel(add_lora(model.lm, lora, seed), model.head, model.calibration, model.batch_tokens)
+    from peft import LoraConfig, TaskType, get_peft_model
+
+    settings = LoraConfig(
+        r=lora.r, lora_alpha=lora.alpha, lora_dropout=lora.dropout, task_type=TaskType.SEQ_CLS,
+        target_modules=list(lora.target_modules) if lora.target_modules else "all-linear",
+    )  # fmt: skip
+    adapted = get_peft_model(model.model, settings)
+    return RewardModel(replace(model.lm, model=adapted), None, model.calibration, model.batch_tokens)
+
+
+def save_reward_model(model: RewardModel, path: Path) -> None:
+    """Write a plain Hugging Face folder (adapters merged) with the calibration and, for encoder-decoders, the head."""
+    from safetensors.torch import save_file
+
+    trunk = model.model.merge_and_unload() if hasattr(model.model, "merge_and_unload") else model.model
+    with atomic_dir(path) as folder:
+        trunk.save_pretrained(folder)
+        model.lm.codec.tokenizer.save_pretrained(folder)
+        if model.head is not None:
+            save_file(
+                {k: v.detach().cpu().contiguous() for k, v in model.head.state_dict().items()}, folder / _HEAD_FILE
+            )
+        write_json(folder / _SETTINGS_FILE, {"schema": 1, "calibration": asdict(model.calibration)})
+
+
+@dataclass(frozen=True, slots=True)
+class RewardGroup:
+    """All judged completions of one prompt: what the pairwise loss compares."""
+
+    encoded: tuple[tuple[tuple[int, ...], tuple[int, ...]], ...]
+    labels: tuple[float, ...]
+
+    @property
+    def num_tokens(self) -> int:
+        """Padded size of one row."""
+        return max(len(p) + len(c) for p, c in self.encoded)

@@ -1,0 +1,53 @@
+"""Sampled completions of a batch of prompts, scored: what an RL update learns from."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+import numpy as np
+
+from homestretch.config import PPOConfig
+from homestretch.models import LanguageModel
+from homestretch.rollouts.sampler import generate
+from homestretch.types import Completion, Example, Rollout, SequenceReward
+
+
+def prompt_batches(examples: Sequence[Example], size: int, rng: np.random.Generator) -> Iterator[list[Example]]:
+    """Batches without end: every prompt once in random order, then again in another; batches may span two rounds."""
+    pending: list[int] = []
+    while True:
+        while len(pending) < size:
+            pending.extend(rng.permutation(len(examples)).tolist())
+        yield [examples[i] for i in pending[:size]]
+        del pending[:size]
+
+
+def collect(
+    lm: LanguageModel,
+    reward: SequenceReward,
+    prompts: Sequence[Example],
+    config: PPOConfig,
+    *,
+    max_new_tokens: int,
+    seed: int,
+) -> list[Rollout]:
+    """`completions_per_prompt` rollouts of each prompt, those of a prompt next to each other."""
+    rows = generate(
+        lm, prompts, max_new_tokens=max_new_tokens, batch_size=config.sampling.batch_size, sampling=config.sampling,
+        num_samples=config.completions_per_prompt, seed=seed, description="rl: rollouts",
+    )  # fmt: skip
+    repeated = [example for example, row in zip(prompts, rows, strict=True) for _ in row]
+    completions: list[Completion] = [completion for row in rows for completion in row]
+    scored = reward(repeated, completions)
+    prompt_ids = {example.id: lm.codec.encode_prompt(example).ids for example in prompts}
+    return [
+        Rollout(
+            example=example,
+            completion=completion,
+            prompt_ids=prompt_ids[example.id],
+            completion_ids=(*completion.ids, lm.codec.eos_id) if completion.terminated else completion.ids,
+            score=float(scored.scores[i]),
+            terms={name: float(values[i]) for name, values in scored.terms.items()},
+        )
+        for i, (example, completion) in enumerate(zip(repeated, completions, strict=True))
+    ]

@@ -1,0 +1,150 @@
+"""Stage 5: every arm, raw and post-processed, on the same examples; metrics, failure rates, and tested differences."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from homestretch.config import NegativesConfig, RunConfig
+from homestretch.console import say, table
+from homestretch.rundir import RunDir, write_json, write_jsonl
+from homestretch.types import Completion, Corpus, Example, FailureMode, UserError
+
+_MAIN_METRICS = ("rouge_1", "rouge_2", "rouge_l", "chrf", "entity_precision", "entity_f1", "length_ratio", "terminated")
+
+
+def run(config: RunConfig, rundir: RunDir) -> dict[str, Any]:
+    """Write evaluation/scores.json and evaluation/samples.jsonl, and return what they come to in a few numbers.
+
+    The failure modes, which also are the post-processing, learn from the train split and judge every arm alike.
+    """
+    import numpy as np
+
+    from homestretch.data import load_examples
+    from homestretch.failures import build_modes
+    from homestretch.metrics import build_metrics
+    from homestretch.metrics.contrasts import primary_names, score_arms
+
+    train = load_examples(config, "train")
+    examples = choose_examples(load_examples(config, config.evaluate.split), config)
+    metrics = build_metrics(config, train)
+    primaries = primary_names(metrics, config.evaluate.primary_metrics)  # a mistake in it is told before decoding
+    modes = build_modes(judging_modes(config.negatives), Corpus(examples=tuple(train), seed=config.seed))
+
+    arms: dict[str, list[Completion]] = {}
+    for name, path in model_paths(config, rundir).items():
+        arms[f"{name}/raw"] = decode(path, config, examples, name)
+        arms[f"{name}/post"] = post_processed(modes, examples, arms[f"{name}/raw"])
+
+    say(f"scoring {len(arms)} arms with {len(metrics)} metrics and {len(modes)} failure modes")
+    rng = np.random.default_rng(config.seed)
+    evaluation = score_arms(examples, arms, metrics, modes, config=config.evaluate, rng=rng)
+    write_jsonl(rundir.samples_path, evaluation.samples)
+    write_json(rundir.scores_path, evaluation.scores)
+    print_scores(evaluation.scores, primaries)
+    return summarize(evaluation.scores)
+
+
+def choose_examples(examples: Sequence[Example], config: RunConfig) -> list[Example]:
+    """At most `evaluate.max_examples` of them, drawn with the run's seed, in the order given."""
+    import numpy as np
+
+    limit = config.evaluate.max_examples
+    if limit is None or len(examples) <= limit:
+        return list(examples)
+    chosen = np.random.default_rng(config.seed).choice(len(examples), size=limit, replace=False)
+    return [examples[i] for i in sorted(chosen)]
+
+
+def judging_modes(negatives: NegativesConfig) -> tuple[str, ...]:
+    """Every mode of the full preset and the recipe's own, whatever the reward was trained on.
+
+    So a run with the paper's five classes is judged, and cleaned up, by the same detectors and repairs as any other.
+    """
+    from homestretch.failures import mode_names
+
+    return mode_names(negatives.model_copy(update={"preset": "full", "exclude": ()}))
+
+
+def model_paths(config: RunConfig, rundir: RunDir) -> dict[str, str | Path]:
+    """The model folder (or hub id) behind each arm's name. UserError if a stage before has not left its model."""
+    paths: dict[str, str | Path] = {}
+    include_base = config.evaluate.include_base
+    if config.model.path is not None if include_base is None else include_base:
+        paths["base"] = rundir.base_dir if config.model.path is None else config.model.path
+    for name, stage, folder in (("sft", "sft", rundir.sft_dir), ("rl", "rl", rundir.policy_dir)):
+        if not folder.is_dir():
+            raise UserError(f"{folder}: no model there; run `homestretch {stage}` with this recipe first")
+        paths[name] = folder
+    return paths
+
+
+def decode(path: str | Path, config: RunConfig, examples: Sequence[Example], name: str) -> list[Completion]:
+    """Greedy completions of one model, which is loaded here and gone when this returns."""
+    from homestretch.models import load_language_model
+    from homestretch.rollouts.sampler import generate
+
+    lm = load_language_model(path, config)
+    completions = generate(
+        lm,
+        examples,
+        max_new_tokens=config.data.max_completion_tokens,
+        batch_size=config.evaluate.batch_size,
+        description=f"decoding {name}",
+    )
+    return [samples[0] for samples in completions]
+
+
+def post_processed(
+    modes: Sequence[FailureMode], examples: Sequence[Example], completions: Sequence[Completion]
+) -> list[Completion]:
+    """The frozen post-processing of each completion."""
+    from homestretch.failures import post_process
+
+    return [post_process(modes, example, completion) for example, completion in zip(examples, completions, strict=True)]
+
+
+def print_scores(scores: dict[str, Any], primaries: Sequence[str]) -> None:
+    """Print the arms by the main metrics, and the contrasts of the primary ones."""
+    arms = scores["arms"]
+    known = next(iter(arms.values()))["metrics"]
+    names = [name for name in dict.fromkeys((*primaries, *_MAIN_METRICS)) if name in known]
+    rows = [[arm, *(_cell(values["metrics"][name]["mean"]) for name in names)] for arm, values in arms.items()]
+    ceiling = scores["references"]["metrics"]
+    rows.append(["references", *(_cell(ceiling[name]["mean"]) if name in ceiling else "" for name in names)])
+    table(f"{scores['split']}: {scores['num_examples']} examples, greedy", ["arm", *names], rows)
+    primary = [row for row in scores["contrasts"] if row["primary"]]
+    percent = f"{100 * scores['confidence']:g} %"
+    table(
+        "primary contrasts, a - b",
+        ["contrast", "metric", "difference", f"{percent} interval", "p", "p (Holm)", "n"],
+        [_contrast_cells(row) for row in primary],
+    )
+
+
+def summarize(scores: dict[str, Any]) -> dict[str, Any]:
+    """The stage's summary: what was evaluated, and the primary contrasts."""
+    keys = ("name", "metric", "difference", "low", "high", "p_holm")
+    return {
+        "split": scores["split"],
+        "num_examples": scores["num_examples"],
+        "arms": list(scores["arms"]),
+        "primary": [{key: row[key] for key in keys} for row in scores["contrasts"] if row["primary"]],
+    }
+
+
+def _contrast_cells(row: dict[str, Any]) -> list[str]:
+    return [
+        f"{row['name']}: {row['a']} - {row['b']}",
+        row["metric"],
+        f"{row['difference']:+.4f}",
+        f"{row['low']:+.4f} .. {row['high']:+.4f}",
+        f"{row['p']:.4f}",
+        f"{row['p_holm']:.4f}",
+        str(row["n"]),
+    ]
+
+
+def _cell(value: float | None) -> str:
+    return "-" if value is None else f"{value:.3f}"

@@ -1,0 +1,132 @@
+"""Stage 4: { rollouts > reward > advantages > update }, with validation, and the best held-out checkpoint shipped."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+
+from homestretch.algorithms.guard import Guard
+from homestretch.algorithms.learner import Learner, UpdateStats
+from homestretch.checkpoint import load_trainable, save_trainable
+from homestretch.config import RunConfig
+from homestretch.console import progress, say
+from homestretch.data import load_splits
+from homestretch.metrics import build_selection
+from homestretch.models import add_lora, frozen_copy, load_language_model, save_language_model
+from homestretch.rewards.composition import RewardComposition
+from homestretch.rewards.length import fit_length_model, word_counts
+from homestretch.rewards.reward_model import load_reward_model
+from homestretch.rollouts.collect import collect, prompt_batches
+from homestretch.rollouts.sampler import generate
+from homestretch.rundir import RunDir, append_jsonl
+from homestretch.training import set_up_torch
+from homestretch.types import Example, Rollout, Scorer
+
+_SAMPLES_SHOWN = 8
+
+
+@dataclass(frozen=True, slots=True)
+class _Validation:
+    """What is looked at every few updates."""
+
+    examples: tuple[Example, ...]
+    selection: Scorer
+    reward: RewardComposition
+
+
+def run(config: RunConfig, rundir: RunDir) -> dict[str, Any]:
+    """Write run/policy/ and samples.jsonl; returns which update was kept and why RL stopped."""
+    set_up_torch(config)
+    splits = load_splits(config)
+    rundir.rl_samples_path.unlink(missing_ok=True)
+    learner = _learner(config, rundir)
+    reward_model = load_reward_model(rundir.reward_dir, config)
+    length_model = fit_length_model(splits.train)
+    floor = reward_model.calibration.floor
+    reward = RewardComposition(reward_model, floor, length_model, config.rl.length, config.rl.shaping)
+    validation = _Validation(
+        splits.validation[: config.rl.max_validation_examples], build_selection(config, splits.train), reward
+    )
+    best_path = rundir.path / ".rl-best.safetensors"
+    guard = Guard(config.rl.guard)
+    guard.observe(0, _validate(config, rundir, learner, validation, 0), 0.0)
+    save_trainable(learner.lm.model, best_path)
+
+    rng = np.random.default_rng([config.seed, 4])
+    batches = prompt_batches([*splits.train, *splits.prompts], config.rl.prompts_per_update, rng)
+    stopped, update = "all updates done", 0
+    with progress("rl", config.rl.num_updates) as advance:
+        for update in range(1, config.rl.num_updates + 1):
+            rollouts = collect(
+                learner.lm, reward, next(batches), config.rl,
+                max_new_tokens=config.data.max_completion_tokens, seed=int(rng.integers(2**31)),
+            )  # fmt: skip
+            beta = learner.beta
+            stats = learner.update(rollouts, rng)
+            rundir.log_metrics("rl", update, _metrics(rollouts, stats, beta, reward))
+            advance(1)
+            if update % config.rl.validate_every and update < config.rl.num_updates:
+                continue
+            reason = guard.observe(update, _validate(config, rundir, learner, validation, update), stats.kl)
+            if guard.best_update == update:
+                save_trainable(learner.lm.model, best_path)
+            if reason:
+                stopped = reason
+                break
+    load_trainable(learner.lm.model, best_path)
+    save_language_model(learner.lm, rundir.policy_dir)
+    best_path.unlink()
+    say(f"rl: stopped after update {update} ({stopped}); kept update {guard.best_update}")
+    if guard.best_update == 0:
+        say("rl: no update beat the SFT model on the held-out metrics, so policy/ is the SFT model")
+    return {"updates": update, "kept_update": guard.best_update, "stopped": stopped}
+
+
+def _learner(config: RunConfig, rundir: RunDir) -> Learner:
+    """The SFT model as policy, and as the frozen reference (with LoRA: the same trunk with its adapters off)."""
+    lm = load_language_model(rundir.sft_dir, config)
+    if config.model.lora:
+        return Learner(add_lora(lm, config.model.lora, config.seed), None, config.rl)
+    return Learner(lm, frozen_copy(lm), config.rl)
+
+
+def _metrics(rollouts: list[Rollout], stats: UpdateStats, beta: float, reward: RewardComposition) -> dict[str, float]:
+    completions = [r.completion for r in rollouts]
+    expected = reward.length_model.expected([r.example for r in rollouts])
+    row = {
+        "rl/score": float(np.mean([r.score for r in rollouts])),
+        "rl/terminated": float(np.mean([c.terminated for c in completions])),
+        "rl/length_ratio": float(np.mean((word_counts(completions) + 1) / (expected + 1))),
+        "rl/beta": beta,
+    }
+    row |= {f"rl/{term}": float(np.mean([r.terms[term] for r in rollouts])) for term in rollouts[0].terms}
+    return row | {f"rl/{name}": float(value) for name, value in asdict(stats).items()}
+
+
+def _validate(
+    config: RunConfig, rundir: RunDir, learner: Learner, validation: _Validation, update: int
+) -> np.ndarray[Any, np.dtype[np.float64]]:
+    """Complete the validation examples greedily; log the means, keep a few samples, return the held-out scores."""
+    rows = generate(
+        learner.lm, validation.examples, max_new_tokens=config.data.max_completion_tokens,
+        batch_size=config.evaluate.batch_size, description="rl: validation",
+    )  # fmt: skip
+    completions = [row[0] for row in rows]
+    scores = validation.selection(validation.examples, completions)
+    scored = validation.reward(validation.examples, completions)
+    expected = validation.reward.length_model.expected(validation.examples)
+    row = {
+        "validation/selection": float(scores.mean()),
+        "validation/score": float(scored.scores.mean()),
+        "validation/reward_model": float(scored.terms["reward_model"].mean()),
+        "validation/terminated": float(np.mean([c.terminated for c in completions])),
+        "validation/length_ratio": float(np.mean((word_counts(completions) + 1) / (expected + 1))),
+    }
+    rundir.log_metrics("rl", update, row)
+    say(f"rl: update {update}: " + ", ".join(f"{name.split('/')[1]} {value:.3f}" for name, value in row.items()))
+    for example, completion, score in list(zip(validation.examples, completions, scores, strict=True))[:_SAMPLES_SHOWN]:
+        sample = {"text": completion.text, "terminated": completion.terminated, "score": float(score)}
+        append_jsonl(rundir.rl_samples_path, {"update": update, "id": example.id, "source": example.source, **sample})
+    return scores

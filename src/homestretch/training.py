@@ -1,0 +1,93 @@
+"""What every training loop shares: optimizer and schedule, micro-batches by token budget, safe steps, seeds."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from homestretch.config import OptimizerConfig, RunConfig
+
+
+class TrainingError(RuntimeError):
+    """Training cannot go on; the message says which term failed. Nothing was applied to the weights."""
+
+
+def set_up_torch(config: RunConfig) -> None:
+    """Pin the threads (results depend on them) and seed the global generator (dropout draws from it)."""
+    if config.num_threads is not None:
+        torch.set_num_threads(config.num_threads)
+    torch.manual_seed(config.seed)
+
+
+def build_optimizer(
+    groups: Sequence[tuple[Iterable[nn.Parameter], float]], config: OptimizerConfig, num_steps: int
+) -> tuple[torch.optim.AdamW, torch.optim.lr_scheduler.LambdaLR]:
+    """AdamW over (parameters, peak lr) groups with warm-up; decay on matrices only; eps 1e-5 (arXiv 2403.17031)."""
+    settings: list[dict[str, Any]] = []
+    for parameters, lr in groups:
+        trainable = [p for p in parameters if p.requires_grad]
+        settings.append({"params": [p for p in trainable if p.ndim > 1], "lr": lr, "weight_decay": config.weight_decay})
+        settings.append({"params": [p for p in trainable if p.ndim <= 1], "lr": lr, "weight_decay": 0.0})
+    optimizer = torch.optim.AdamW([g for g in settings if g["params"]], eps=1e-5, betas=(0.9, 0.99))
+    return optimizer, torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: lr_factor(config, step, num_steps))
+
+
+def lr_factor(config: OptimizerConfig, step: int, num_steps: int) -> float:
+    """The share of the peak learning rate at this step (0-based)."""
+    warmup = max(1, round(config.warmup_fraction * num_steps))
+    if step < warmup:
+        return (step + 1) / warmup
+    rest = min(1.0, (step - warmup) / max(1, num_steps - warmup))
+    if config.schedule == "linear":
+        return 1.0 - rest
+    if config.schedule == "cosine":
+        return 0.1 + 0.45 * (1 + math.cos(math.pi * rest))
+    return 1.0
+
+
+def microbatches(lengths: Sequence[int], budget: int) -> list[list[int]]:
+    """Partition indices so that each part's padded size (count x longest) stays within `budget`; like lengths together.
+
+    A single item longer than the budget gets a part of its own.
+    """
+    parts: list[list[int]] = []
+    for index in sorted(range(len(lengths)), key=lambda i: (lengths[i], i)):
+        if parts and (len(parts[-1]) + 1) * lengths[index] <= budget:
+            parts[-1].append(index)
+        else:
+            parts.append([index])
+    return parts
+
+
+def epoch_batches(num_items: int, batch_size: int, rng: np.random.Generator) -> Iterator[list[int]]:
+    """One pass over the items in random order, in batches; the last may be smaller."""
+    order = rng.permutation(num_items).tolist()
+    for start in range(0, num_items, batch_size):
+        yield order[start : start + batch_size]
+
+
+def apply_step(
+    parameters: Sequence[nn.Parameter], optimizer: torch.optim.Optimizer, schedule: Any, *, grad_clip: float, stage: str
+) -> float:
+    """Clip, step, zero; returns the gradient norm. TrainingError before anything is applied if it is not finite."""
+    norm = float(nn.utils.clip_grad_norm_(parameters, grad_clip))
+    if not math.isfinite(norm):
+        optimizer.zero_grad(set_to_none=True)
+        raise TrainingError(f"{stage}: the gradient is not finite; lower {stage}.optimizer.lr or use dtype=float32")
+    optimizer.step()
+    schedule.step()
+    optimizer.zero_grad(set_to_none=True)
+    return norm
+
+
+def check_finite(value: Tensor, name: str) -> None:
+    """TrainingError that names the term unless every element is finite."""
+    if not bool(torch.isfinite(value).all()):
+        raise TrainingError(
+            f"{name} is not finite; nothing was applied (lower the learning rate, or use dtype=float32)"
+        )

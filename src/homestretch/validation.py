@@ -1,0 +1,263 @@
+"""Everything that can be known to be wrong with a run before a model's weights are loaded."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+
+from homestretch.config import RunConfig
+from homestretch.data import SPLITS, Splits, load_examples, load_splits
+from homestretch.inspection import InspectedModel, check_model_folder, first_line, inspect_model
+from homestretch.recipe import differences, load_recipe
+from homestretch.rundir import RunDir
+from homestretch.types import Completion, Example, UserError
+
+_COPIES = 5
+"""Models on disk at the fullest moment: sft, its best checkpoint, reward, policy, and the one being written."""
+
+
+def validate(config: RunConfig, allowed_changes: Sequence[str] = ()) -> list[str]:
+    """All problems of a run, one line each: data, model folder, tokenizer, lengths, names, run directory, disk.
+
+    No model weights are loaded. `allowed_changes` are prefixes of keys that may differ from the recipe the run
+    directory was begun with.
+    """
+    problems: list[str] = []
+
+    def attempt(check: Callable[[], Any]) -> Any:
+        try:
+            return check()
+        except UserError as error:
+            problems.extend(line for line in str(error).splitlines() if line not in problems)
+            return None
+
+    problems.extend(changed_recipe(config, allowed_changes))
+    splits = attempt(lambda: load_splits(config))
+    if splits is not None:
+        attempt(lambda: load_examples(config, config.evaluate.split))
+    attempt(lambda: _check_failure_modes(config))
+    if splits is not None:
+        attempt(lambda: _check_metrics(config, splits))
+    attempt(lambda: _check_device(config))
+    if config.reward.backbone != "sft":
+        attempt(lambda: check_model_folder("reward.backbone", config.reward.backbone))
+    model = attempt(lambda: inspect_model(config, splits.train if splits is not None else ()))
+    if model is not None:
+        for check in (_check_family, _check_terminator, _check_vocabulary, _check_positions, _check_disk):
+            attempt(lambda check=check: check(model, config))  # type: ignore[misc]
+        if splits is not None and model.can_terminate:
+            attempt(lambda: _check_template(model, config, splits.train[0]))
+    return problems
+
+
+# --- the run directory -----------------------------------------------------------------------------------------------
+
+
+def changed_recipe(config: RunConfig, allowed_changes: Sequence[str] = ()) -> list[str]:
+    """What differs from the recipe that the run directory was begun with, and the way out; empty if nothing does.
+
+    Keys that begin with one of `allowed_changes` may differ, but for `evaluate.selection_metrics`, which earlier
+    stages used as well.
+    """
+    path = RunDir(config.run_dir).config_path
+    if not path.exists():
+        return []
+    try:
+        changes = differences(load_recipe(path), config)
+    except UserError as error:
+        return [f"{path}: this version cannot read the run's recipe ({error}); give this run a new name (name=...)"]
+    shared = "evaluate.selection_metrics"
+    refused = [c for c in changes if c.startswith(shared) or not c.startswith(tuple(allowed_changes))]
+    if not refused:
+        return []
+    return [
+        f"{path}: this run was begun with another recipe: {'; '.join(refused)}. Undo the change to continue it, "
+        "or give the new run a new name (name=...)"
+    ]
+
+
+# --- names -----------------------------------------------------------------------------------------------------------
+
+
+def _check_failure_modes(config: RunConfig) -> None:
+    from homestretch.failures import FAILURE_MODES, mode_names
+    from homestretch.registry import resolve
+
+    complaints = []
+    for name in mode_names(config.negatives):
+        try:
+            resolve(name, FAILURE_MODES, group="homestretch.failure_modes", kind="failure mode")
+        except UserError as error:
+            complaints.append(f"negatives: {error}")
+    if complaints:
+        raise UserError("\n".join(complaints))
+
+
+def _check_metrics(config: RunConfig, splits: Splits) -> None:
+    from homestretch.metrics import build_metrics
+    from homestretch.metrics.contrasts import primary_names
+
+    try:
+        primary_names(build_metrics(config, splits.train), config.evaluate.primary_metrics)
+    except UserError as error:
+        message = str(error)
+        raise UserError(message if message.startswith("evaluate") else f"evaluate: {message}") from error
+
+
+def _check_device(config: RunConfig) -> None:
+    from homestretch.models import resolve_device
+
+    resolve_device(config)
+
+
+# --- the model -------------------------------------------------------------------------------------------------------
+
+
+def _check_family(model: InspectedModel, config: RunConfig) -> None:
+    if model.family is None:
+        raise UserError(
+            f"{_key(model)}: {model.name} is an encoder-only model ({model.config.model_type}), which cannot write "
+            "text; give a causal or an encoder-decoder model (an encoder can be the reward.backbone)"
+        )
+
+
+def _check_terminator(model: InspectedModel, config: RunConfig) -> None:
+    if model.tokenizer is not None and not model.can_terminate:
+        raise UserError(
+            f"{_key(model)}: {model.name}: the tokenizer has no EOS token, so no output could end; "
+            "set `eos_token` in its tokenizer_config.json"
+        )
+
+
+def _check_vocabulary(model: InspectedModel, config: RunConfig) -> None:
+    if model.tokenizer is None:
+        return
+    top = max(model.tokenizer.get_vocab().values()) + 1
+    for part in _parts(model.config):
+        size = getattr(part, "vocab_size", None)
+        if size is not None and top > size:
+            raise UserError(
+                f"{_key(model)}: {model.name}: the tokenizer has ids up to {top - 1}, the model's vocabulary ends at "
+                f"{size - 1}; they do not belong together"
+            )
+
+
+def _check_positions(model: InspectedModel, config: RunConfig) -> None:
+    prompt, completion = config.data.max_prompt_tokens, config.data.max_completion_tokens
+    if model.family == "causal":
+        limit = _positions(model.config)
+        if limit is not None and prompt + completion > limit:
+            raise UserError(
+                f"data.max_prompt_tokens + data.max_completion_tokens = {prompt + completion} is more than the {limit} "
+                f"positions of {model.name}; set data.max_prompt_tokens={max(1, limit - completion)} or less"
+            )
+        return
+    encoder, decoder = (_parts(model.config) * 2)[:2]
+    for key, tokens, part in (("max_prompt_tokens", prompt, encoder), ("max_completion_tokens", completion, decoder)):
+        limit = _positions(part)
+        if limit is not None and tokens > limit:
+            raise UserError(
+                f"data.{key} = {tokens} is more than the {limit} positions of {model.name}; "
+                f"set data.{key}={limit} or less"
+            )
+
+
+def _parts(model_config: Any) -> list[Any]:
+    """The encoder's and the decoder's config of a composite model, else the one config."""
+    parts = [getattr(model_config, name, None) for name in ("encoder", "decoder")]
+    found = [part for part in parts if hasattr(part, "model_type")]
+    return found or [model_config]
+
+
+def _positions(model_config: Any) -> int | None:
+    """How many positions a model has; None where they are relative and have no end."""
+    if model_config.model_type in ("t5", "mt5", "umt5", "longt5", "switch_transformers"):
+        return None
+    limit = getattr(model_config, "max_position_embeddings", None)
+    return int(limit) if isinstance(limit, int) and limit > 0 else None
+
+
+def _check_template(model: InspectedModel, config: RunConfig, example: Example) -> None:
+    """The template alone, without a document, must fit into a prompt; a chat template must be there if it is used."""
+    from jinja2 import TemplateError
+
+    start, end = example.document_span or (0, len(example.prompt))
+    bare = replace(example, prompt=example.prompt[:start] + example.prompt[end:], document_span=(start, start))
+    try:
+        _codec(model, config).encode_prompt(bare)
+    except UserError as error:
+        raise UserError(f"data.template: {error}") from error
+    except (ValueError, TemplateError) as error:
+        raise UserError(f"data.chat_template: {model.name}: {first_line(error)}") from error
+
+
+def _codec(model: InspectedModel, config: RunConfig) -> Any:
+    from homestretch.encoding import Codec
+
+    return Codec(model.tokenizer, "seq2seq" if model.family == "seq2seq" else "causal", config.data)
+
+
+def _check_disk(model: InspectedModel, config: RunConfig) -> None:
+    if model.num_bytes is None:
+        return
+    place = config.run_dir.absolute()
+    while not place.exists():
+        place = place.parent
+    needed, free = model.num_bytes * _COPIES, shutil.disk_usage(place).free
+    if needed > free:
+        raise UserError(
+            f"output_dir: {config.output_dir}: {free / 2**30:.1f} GiB free, and this run writes about "
+            f"{needed / 2**30:.1f} GiB; free some space or set output_dir to another disk"
+        )
+
+
+def _key(model: InspectedModel) -> str:
+    return "model.new" if model.name == "model.new" else "model.path"
+
+
+# --- a summary of what is fine ---------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class SplitLengths:
+    """Counts and token lengths of one split."""
+
+    split: str
+    num_examples: int
+    prompt_tokens: tuple[int, int, int] | None
+    """Median, 95th percentile and longest, after cutting; None for an empty split."""
+    num_cut_prompts: int
+    """Prompts whose document is cut at `data.max_prompt_tokens`."""
+    reference_tokens: tuple[int, int, int] | None
+    """The same of the references, EOS included."""
+    num_cut_references: int
+    """References longer than `data.max_completion_tokens`."""
+
+
+def split_lengths(config: RunConfig) -> Iterator[SplitLengths]:
+    """Lengths of every split, with the tokenizer of the run. Raises UserError as `validate` reports."""
+    splits = load_splits(config)
+    model = inspect_model(config, splits.train)
+    codec = _codec(model, config)
+    for split in SPLITS:
+        examples: Sequence[Example] = getattr(splits, split)
+        prompts = [codec.encode_prompt(example) for example in examples]
+        references = [codec.encode_completion(Completion(r)) for example in examples for r in example.references]
+        yield SplitLengths(
+            split=split,
+            num_examples=len(examples),
+            prompt_tokens=_spread([len(prompt.ids) for prompt in prompts]),
+            num_cut_prompts=sum(prompt.was_cut for prompt in prompts),
+            reference_tokens=_spread([len(ids) for ids in references]),
+            num_cut_references=sum(ids[-1] != codec.eos_id for ids in references),
+        )
+
+
+def _spread(lengths: Sequence[int]) -> tuple[int, int, int] | None:
+    if not lengths:
+        return None
+    return (int(np.median(lengths)), int(np.percentile(lengths, 95)), max(lengths))

@@ -1,0 +1,118 @@
+"""The RL mathematics, recomputed by plain loops."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+
+from homestretch.ops.advantages import gae, token_rewards, whiten
+from homestretch.ops.kl import adapted_beta, k1, k3
+from homestretch.ops.logprobs import entropy, masked_mean, selected_logprobs
+from homestretch.ops.losses import bradley_terry, clipped_surrogate, clipped_value_loss, smoothed_bce
+
+LENGTHS = [1, 4, 7, 3]
+
+
+def random_batch() -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    generator = torch.Generator().manual_seed(0)
+    rewards, values = torch.randn(2, 4, 7, generator=generator)
+    mask = torch.arange(7)[None] < torch.tensor(LENGTHS)[:, None]
+    return rewards, values, mask
+
+
+@pytest.mark.parametrize(("gamma", "lam"), [(1.0, 0.95), (0.9, 0.5), (1.0, 1.0), (0.99, 0.0)])
+def test_gae_is_the_sum_of_discounted_deltas(gamma, lam):
+    rewards, values, mask = random_batch()
+    found = gae(rewards, values, mask, gamma=gamma, lam=lam)
+    for b, length in enumerate(LENGTHS):
+        r, v = rewards[b].tolist(), [*values[b, :length].tolist(), 0.0]
+        deltas = [r[t] + gamma * v[t + 1] - v[t] for t in range(length)]
+        for t in range(length):
+            expected = sum((gamma * lam) ** (s - t) * deltas[s] for s in range(t, length))
+            assert found[b, t].item() == pytest.approx(expected, abs=1e-5)
+        assert (found[b, length:] == 0).all()
+
+
+def test_with_lambda_1_advantages_are_returns_minus_values():
+    rewards, values, mask = random_batch()
+    found = gae(rewards, values, mask, gamma=1.0, lam=1.0)
+    returns = (rewards * mask).flip(1).cumsum(1).flip(1)
+    assert torch.allclose(found, (returns - values) * mask, atol=1e-5)
+
+
+def test_the_score_stands_on_the_last_token_and_kl_on_every_one():
+    _, kl, mask = random_batch()
+    score = torch.tensor([1.0, 2.0, 3.0, 4.0])
+    rewards = token_rewards(score, kl, mask, beta=0.1)
+    for b, length in enumerate(LENGTHS):
+        for t in range(7):
+            expected = (-0.1 * kl[b, t].item() if t < length else 0.0) + (score[b].item() if t == length - 1 else 0.0)
+            assert rewards[b, t].item() == pytest.approx(expected, abs=1e-6)
+
+
+def test_whitened_values_have_mean_0_and_variance_1_over_the_mask():
+    _, values, mask = random_batch()
+    white = whiten(values, mask)
+    assert white[mask].mean().item() == pytest.approx(0, abs=1e-6)
+    assert white[mask].var(unbiased=False).item() == pytest.approx(1, abs=1e-4)
+    assert (white[~mask] == 0).all()
+
+
+def test_selected_logprobs_and_entropy_are_those_of_the_tempered_softmax():
+    logits, ids = torch.randn(2, 3, 11), torch.randint(0, 11, (2, 3))
+    reference = torch.log_softmax(logits / 0.7, -1)
+    assert torch.allclose(selected_logprobs(logits, ids, temperature=0.7), reference.gather(-1, ids[..., None])[..., 0], atol=1e-6)
+    expected = torch.distributions.Categorical(logits=logits / 0.7).entropy()
+    assert torch.allclose(entropy(logits, temperature=0.7), expected, atol=1e-6)
+
+
+def test_kl_estimators_are_unbiased():
+    p, q = torch.softmax(torch.tensor([0.5, 1.0, -1.0]), 0), torch.softmax(torch.tensor([0.0, 0.3, 0.2]), 0)
+    exact = (p * (p / q).log()).sum()
+    assert (p * k1(p.log(), q.log())).sum().item() == pytest.approx(exact.item(), abs=1e-6)
+    assert (p * k3(p.log(), q.log())).sum().item() == pytest.approx(exact.item(), abs=1e-6)
+    assert (k3(p.log(), q.log()) >= 0).all()
+
+
+def test_beta_rises_above_the_target_and_falls_below_it():
+    assert adapted_beta(0.1, 8.0, target=4.0, horizon=100, num_completions=50) == pytest.approx(0.1 * 1.1)
+    assert adapted_beta(0.1, 2.0, target=4.0, horizon=100, num_completions=50) == pytest.approx(0.1 * 0.9)
+    assert adapted_beta(0.1, 4.0, target=4.0, horizon=100, num_completions=50) == pytest.approx(0.1)
+
+
+def test_at_ratio_1_the_policy_loss_is_minus_the_mean_advantage():
+    advantages, logprobs, mask = random_batch()
+    loss, clipped = clipped_surrogate(logprobs, logprobs, advantages, clip_range=0.2)
+    assert masked_mean(loss, mask).item() == pytest.approx(-masked_mean(advantages, mask).item(), abs=1e-6)
+    assert not clipped.any()
+
+
+def test_the_clip_stops_only_moves_that_would_gain():
+    old = torch.zeros(1, 4)
+    new = torch.tensor([[1.5, 1.5, 0.5, 0.5]]).log()
+    advantages = torch.tensor([[1.0, -1.0, 1.0, -1.0]])
+    loss, clipped = clipped_surrogate(new, old, advantages, clip_range=0.2)
+    assert torch.allclose(loss, torch.tensor([[-1.2, 1.5, -0.5, 0.8]]))
+    assert clipped.tolist() == [[True, False, False, True]]
+
+
+def test_the_value_loss_takes_the_larger_of_both():
+    loss = clipped_value_loss(torch.tensor([1.0]), torch.tensor([0.0]), torch.tensor([2.0]), clip_range=0.2)
+    assert loss.item() == pytest.approx(0.5 * 1.8**2)
+    loss = clipped_value_loss(torch.tensor([1.0]), torch.tensor([0.0]), torch.tensor([0.0]), clip_range=0.2)
+    assert loss.item() == pytest.approx(0.5)
+
+
+def test_bradley_terry_averages_over_the_pairs_of_each_group():
+    logits, labels = torch.tensor([1.0, 0.0, -1.0, 2.0, 3.0]), torch.tensor([1.0, 0.0, 0.0, 1.0, 1.0])
+    group = torch.tensor([0, 0, 0, 1, 1])
+    expected = (math.log1p(math.exp(-1)) + math.log1p(math.exp(-2))) / 2
+    assert bradley_terry(logits, labels, group).tolist() == pytest.approx([expected])
+
+
+def test_smoothed_bce_moves_the_labels():
+    loss = smoothed_bce(torch.tensor([0.3]), torch.tensor([1.0]), smoothing=0.1)
+    p = 1 / (1 + math.exp(-0.3))
+    assert loss.item() == pytest.approx(-(0.9 * math.log(p) + 0.1 * math.log(1 - p)), abs=1e-6)

@@ -1,0 +1,156 @@
+"""Recipes: YAML 1.2 habits, mistakes by place, overrides, and the way back."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from hypothesis import given
+from hypothesis import strategies as st
+
+from homestretch.config import RunConfig
+from homestretch.recipe import apply_override, differences, dump_recipe, load_recipe, parse_yaml
+from homestretch.types import UserError
+
+GOOD = "data: {task: chats}\nmodel: {path: ./m}\n"
+
+
+@pytest.fixture
+def recipe(tmp_path: Path) -> Path:
+    path = tmp_path / "x.yaml"
+    path.write_text(GOOD)
+    return path
+
+
+def mistakes(path: Path, *overrides: str) -> list[str]:
+    with pytest.raises(UserError) as caught:
+        load_recipe(path, overrides)
+    return str(caught.value).splitlines()
+
+
+@pytest.mark.parametrize(
+    ("text", "value"),
+    [
+        ("1e-5", 1e-5), ("1E5", 1e5), ("-.5", -0.5), ("1.", 1.0), (".inf", float("inf")), ("010", 10), ("0o10", 8),
+        ("0x1f", 31), ("1_000", "1_000"), ("12:30", "12:30"), ("no", "no"), ("on", "on"), ("y", "y"), ("True", True),
+        ("null", None), ("~", None), ("2024-01-02", "2024-01-02"), ("'1e-5'", "1e-5"), ("[a, 1]", ["a", 1]),
+    ],
+)  # fmt: skip
+def test_scalars_are_those_of_yaml_1_2(text: str, value: Any) -> None:
+    read = parse_yaml(text, "here")
+    assert read == value
+    assert type(read) is type(value)
+
+
+def test_mistakes_are_listed_one_line_each_with_place_and_nearest_key(recipe: Path) -> None:
+    recipe.write_text(
+        GOOD + "rl:\n  kl: {betta: 1}\n  optimizer: {lr: '1e-5'}\n  lr: 3\n  clip_range: -1\nsft: {batch_size: 1e1}\n"
+        "name: 3\nevaluat: {}\n"
+    )
+    lines = {line.removeprefix(f"{recipe}: ").partition(": ")[0]: line for line in mistakes(recipe)}
+    assert lines["rl.kl.betta"].endswith("unknown key; did you mean 'beta'?")
+    assert lines["evaluat"].endswith("unknown key; did you mean 'evaluate'?")
+    assert "'1e-5' is text, not a number; write it without quotes" in lines["rl.optimizer.lr"]
+    assert "there is sft.optimizer.lr" in lines["rl.lr"]
+    assert "greater than 0, is -1" in lines["rl.clip_range"]
+    assert "write 10" in lines["sft.batch_size"]
+    assert "should be text, is 3; put it in quotes" in lines["name"]
+    assert len(lines) == 7
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("a: 1\nb: 2\na: 3\n", ":3: the key 'a' is given twice"),
+        ("data: {task: a, task: b}\n", ":1: the key 'task' is given twice"),
+        ("1: x\n", ":1: the key 1 must be text"),
+        ("a: [1\nb: 2\n", ":2: "),
+        ("a: !!python/object:os.system {}\n", ":1: could not determine a constructor"),
+        ("- a\n", "a recipe is a mapping"),
+        ("", "a recipe is a mapping"),
+    ],
+)
+def test_what_is_no_recipe_is_refused_with_its_line(recipe: Path, text: str, message: str) -> None:
+    recipe.write_text(text)
+    lines = mistakes(recipe)
+    assert len(lines) == 1
+    assert lines[0].startswith(f"{recipe}")
+    assert message in lines[0]
+
+
+def test_missing_recipe_and_wrong_encoding(recipe: Path) -> None:
+    assert "no such recipe" in mistakes(recipe.with_name("y.yaml"))[0]
+    assert "is a directory" in mistakes(recipe.parent)[0]
+    recipe.write_bytes(b"name: x\nnote: caf\xe9\n")
+    assert mistakes(recipe)[0].startswith(f"{recipe}:2: not UTF-8 (byte 0xe9)")
+
+
+def test_overrides_replace_and_make_sections(recipe: Path) -> None:
+    config = load_recipe(
+        recipe, ["rl.kl.beta=1e-2", "seed=3", "model.lora.r=4", "evaluate.primary_metrics=[a, b]", "name=on"]
+    )
+    assert (config.rl.kl.beta, config.seed, config.name) == (0.01, 3, "on")
+    assert config.model.lora is not None
+    assert config.model.lora.r == 4
+    assert config.evaluate.primary_metrics == ("a", "b")
+
+
+def test_the_last_override_wins(recipe: Path) -> None:
+    assert load_recipe(recipe, ["seed=3", "seed=4"]).seed == 4
+
+
+def test_a_text_with_a_colon_stays_text() -> None:
+    values: dict[str, Any] = {}
+    apply_override(values, "data.template=Summarize: {document}")
+    assert values == {"data": {"template": "Summarize: {document}"}}
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("seed", "not of the form a.b=value"), (".a=1", "not of the form"), ("seed=", "has no value"),
+        ("name.x=1", "name is \"run\", not a section"), ("rl.kl.betta=1", "rl.kl.betta: unknown key"),
+        ("data.template={document}", "should be text"), ("data.template={document} x", "double quotes"),
+        ("seed=-1", "greater than or equal to 0"), ("name=a/b", "name: "),
+    ],
+)  # fmt: skip
+def test_a_bad_override_is_named(recipe: Path, override: str, message: str) -> None:
+    recipe.write_text("name: run\n" + GOOD)
+    lines = mistakes(recipe, override)
+    assert len(lines) == 1
+    assert lines[0].startswith("command line: ")
+    assert message in lines[0]
+
+
+def test_rival_keys_come_with_the_way_out(recipe: Path) -> None:
+    assert "add `data.task=null`" in mistakes(recipe, "data.path=./d")[0]
+    assert load_recipe(recipe, ["data.path=./d", "data.task=null"]).data.path == "./d"
+    assert "add `model.path=null`" in mistakes(recipe, "model.new={}")[0]
+
+
+def test_the_dump_reads_back_equal_and_holds_every_value(recipe: Path) -> None:
+    config = load_recipe(recipe, ["data.template='1e-5 {document} #x'", "model.path=on", "rl.optimizer.lr=3e-7"])
+    recipe.write_text(dump_recipe(config))
+    assert load_recipe(recipe) == config
+    assert yaml.safe_load(recipe.read_text()) == config.model_dump(mode="json")
+
+
+@given(
+    st.text(st.characters(exclude_categories=["Cs", "Cc"]), min_size=1, max_size=12)
+    | st.sampled_from(["1e-5", "no", "~", "0o7"])
+)
+def test_any_text_survives_the_dump(text: str) -> None:
+    config = RunConfig.model_validate({"data": {"task": text}, "model": {"path": "m", "revision": text}})
+    assert parse_yaml(dump_recipe(config), "here") == config.model_dump(mode="json")
+
+
+def test_differences_name_the_leaves_and_not_the_place(recipe: Path) -> None:
+    old = load_recipe(recipe)
+    new = load_recipe(recipe, ["rl.kl.beta=0.1", "name=other", "output_dir=elsewhere", "model.lora={r: 8}"])
+    lines = differences(old, new)
+    assert lines[0] == "rl.kl.beta: 0.05 -> 0.1"
+    assert "model.lora.r: unset -> 8" in lines
+    assert not [line for line in lines if line.startswith(("name", "output_dir"))]
+    assert differences(old, load_recipe(recipe)) == []
