@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -37,6 +38,7 @@ class Codec:
             raise UserError("the tokenizer has no EOS token: set `eos_token` in its tokenizer_config.json")
         self.eos_id: int = eos_id
         self.pad_id: int = tokenizer.pad_token_id
+        self._adds_spaces = _adds_spaces(tokenizer)
 
     def encode_prompt(self, example: Example) -> EncodedPrompt:
         """The prompt's ids, at most `data.max_prompt_tokens`; only the document is cut, at its end.
@@ -106,8 +108,19 @@ class Codec:
 
     def decode(self, ids: Sequence[int], *, terminated: bool) -> Completion:
         """The completion that these sampled ids (without the terminator) are."""
-        text = self.tokenizer.decode(ids, skip_special_tokens=True).strip()
+        text = self.tokenizer.decode(
+            ids, skip_special_tokens=True, clean_up_tokenization_spaces=self._adds_spaces
+        ).strip()
+        if self._adds_spaces:  # what transformers' clean-up leaves: "5 : 30" and "$ 5"
+            text = re.sub(r"(?<=[$£€]) (?=\d)", "", re.sub(r"(?<=\d) : (?=\d)", ":", text))
         return Completion(text=text, terminated=terminated, ids=tuple(ids))
+
+
+def _adds_spaces(tokenizer: Any) -> bool:
+    """Whether decoding leaves spaces around punctuation that the text did not have (WordPiece: "tom ' s bag .")."""
+    ids = tokenizer("a's a.", add_special_tokens=False)["input_ids"]
+    decoded = tokenizer.decode(ids, skip_special_tokens=True, clean_up_tokenization_spaces=False)
+    return " '" in decoded or " ." in decoded
 
 
 def pad(rows: Sequence[Sequence[int]], pad_id: int, *, left: bool = False) -> tuple[Tensor, Tensor]:

@@ -94,6 +94,13 @@ def memory_gb() -> float:
     return round(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30, 1)
 
 
+def quiet_libraries() -> None:
+    """Switch off transformers' own progress bars, which say little and spoil a log file."""
+    from transformers.utils import logging
+
+    logging.disable_progress_bar()
+
+
 def peak_memory_gb() -> float:
     """The most memory, in GiB, that this process has held so far."""
     import resource

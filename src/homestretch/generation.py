@@ -31,9 +31,11 @@ def generate_rows(run: Path, input_path: Path, *, arm: str, is_raw: bool) -> lis
     examples = load_prompts(config, input_path)
     train = () if is_raw else load_examples(config, "train")
 
+    from homestretch.environment import quiet_libraries
     from homestretch.models import load_language_model
     from homestretch.rollouts.sampler import generate
 
+    quiet_libraries()
     lm = load_language_model(folder, config)
     limit, batch_size = config.data.max_completion_tokens, config.evaluate.batch_size
     completions = [row[0] for row in generate(lm, examples, max_new_tokens=limit, batch_size=batch_size)]

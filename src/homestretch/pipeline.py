@@ -10,7 +10,7 @@ from importlib import import_module
 
 from homestretch.config import RunConfig
 from homestretch.console import say
-from homestretch.environment import describe, peak_memory_gb
+from homestretch.environment import describe, peak_memory_gb, quiet_libraries
 from homestretch.recipe import dump_recipe
 from homestretch.rundir import STAGES, RunDir, write_json, write_text
 from homestretch.types import UserError
@@ -79,6 +79,7 @@ def opened(config: RunConfig, allowed_changes: tuple[str, ...] = ()) -> Iterator
         write_text(rundir.config_path, dump_recipe(config))
         if not rundir.environment_path.exists():  # a run continued elsewhere keeps the record of where it was trained
             write_json(rundir.environment_path, describe())
+        quiet_libraries()
         yield rundir
 
 

@@ -56,9 +56,10 @@ def build_modes(names: Iterable[str], corpus: Corpus) -> list[FailureMode]:
     """The named modes, fitted to the corpus, in the order of the names. Raises UserError for an unknown name."""
     modes: list[FailureMode] = []
     for name in names:
-        mode = resolve(name, FAILURE_MODES, "homestretch.failure_modes", "failure mode")()
-        if not isinstance(mode, FailureMode):
+        found = resolve(name, FAILURE_MODES, "homestretch.failure_modes", "failure mode")
+        if not (isinstance(found, type) and issubclass(found, FailureMode)):
             raise UserError(f"failure mode {name!r}: the class must derive from homestretch.types.FailureMode")
+        mode = found()
         mode.fit(corpus)
         modes.append(mode)
     return modes

@@ -37,14 +37,18 @@ class Band:
     """The last value that still counts as usual: severity stays below 0.5 up to here, and is 0.5 or more beyond."""
 
     @classmethod
-    def of(cls, values: Sequence[float], percentile: float = 99.0, at_least: float = -np.inf) -> Band:
-        """Learn the band; `at_least` is the lowest limit that makes sense. Raises UserError without values."""
+    def of(
+        cls, values: Sequence[float], percentile: float = 99.0, *, at_least: float = -np.inf, slack: float = 0.0
+    ) -> Band:
+        """Learn the band. The limit is never below `at_least`, nor nearer than `slack` to the median: a handful of
+        references that are all alike must not make everything else unusual. Raises UserError without values.
+        """
         if not values:
             raise UserError(
                 "failure modes: no labelled training example with a usable reference to learn from; add some"
             )
-        limit = max(float(np.percentile(values, percentile)), at_least)
-        return cls(typical=min(float(np.median(values)), limit), limit=limit)
+        median = float(np.median(values))
+        return cls(typical=median, limit=max(float(np.percentile(values, percentile)), at_least, median + slack))
 
     def severity(self, value: float) -> float:
         """0 at the typical value, just below 0.5 at the limit, 1 at as far again beyond it."""

@@ -34,6 +34,8 @@ class Irrelevant(FailureMode):
         self._band = Band.of([-self._coverage(e, text) for e in examples for text in e.references], at_least=-0.9)
 
     def corrupt(self, example: Example, rng: np.random.Generator) -> Edit | None:
+        if pick_reference(example, rng) is None:
+            return None
         is_near = bool(rng.random() < 0.5)
         others = self._neighbours.nearest(example, _CANDIDATES) if is_near else []
         others = [others[i] for i in rng.permutation(len(others))] or self._neighbours.random(example, _CANDIDATES, rng)

@@ -24,10 +24,15 @@ from homestretch.types import Completion, Corpus, Edit, Example, FailureMode
 
 _MIN_WORDS = 3
 _WEIGHT = 1.5
+_PREPOSITION = re.compile(
+    r" (?:on|at|in|for|from|with|to|about|by|before|after|until|around)(?: the| a| an| his| her| their)? $",
+    re.IGNORECASE,
+)
 
 
 class Omission(FailureMode):
-    """Drop the clause or sentence with the most entities that the rest does not mention.
+    """Drop the clause or sentence with the most entities that the rest does not mention; in a text of one clause, a
+    prepositional phrase or two ("on Friday at 5 pm").
 
     Detects by recall: severity is 1.5 times the share of the reference's mentions that are missing, so a third missing
     reaches 0.5. With several references the best recall counts. None where no reference mentions anything.
@@ -42,14 +47,14 @@ class Omission(FailureMode):
         reference = pick_reference(example, rng)
         if reference is None:
             return None
-        ranges = {*clause_spans(reference), *_sentence_spans(reference)}
-        lost = {span: self._num_lost(example, reference, span) for span in sorted(ranges)}
-        most = max(lost.values(), default=0)
-        if most == 0:
-            return None
-        start, end = pick([span for span, count in lost.items() if count == most], rng)
-        text, at = _without(reference, start, end)
-        return make_edit(example, text, (at, at), f"- {excerpt(reference[start:end])!r}")
+        for ranges in ({*clause_spans(reference), *_sentence_spans(reference)}, self._phrases(example, reference)):
+            lost = {span: self._num_lost(example, reference, span) for span in sorted(ranges)}
+            most = max(lost.values(), default=0)
+            if most:
+                start, end = pick([span for span, count in lost.items() if count == most], rng)
+                text, at = _without(reference, start, end)
+                return make_edit(example, text, (at, at), f"- {excerpt(reference[start:end])!r}")
+        return None
 
     def detect(self, example: Example, completion: Completion) -> float | None:
         recalls = [self._recall(example, reference, completion.text) for reference in example.references]
@@ -58,6 +63,19 @@ class Omission(FailureMode):
 
     def _mentions(self, example: Example, text: str) -> list[Mention]:
         return list({m.value: m for m in mentions(text, example_lexicon(example, self._lexicon))}.values())
+
+    def _phrases(self, example: Example, text: str) -> set[tuple[int, int]]:
+        """Prepositional phrases that end in a mention ("on Friday"), and runs of them ("on Friday at 5 pm")."""
+        phrases = []
+        for mention in mentions(text, example_lexicon(example, self._lexicon)):
+            opening = _PREPOSITION.search(text[: mention.start])
+            if opening:
+                phrases.append((opening.start(), mention.end))
+        runs = set(phrases)
+        for (start, end), (next_start, next_end) in pairwise(phrases):
+            if not text[end:next_start].strip():
+                runs.add((start, next_end))
+        return runs
 
     def _recall(self, example: Example, reference: str, text: str) -> float | None:
         wanted = self._mentions(example, reference)

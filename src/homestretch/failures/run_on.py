@@ -29,7 +29,7 @@ class RunOn(FailureMode):
 
     def fit(self, corpus: Corpus) -> None:
         self._examples = fit_sample(corpus)
-        pairs = [(example, r) for example in self._examples for r in example.references if words(r)]
+        pairs = [(example, r) for example in self._examples for r in example.references if r.strip()]
         if not pairs:
             raise UserError(
                 "failure modes: no labelled training example with a usable reference to learn from; add some"
@@ -55,7 +55,7 @@ class RunOn(FailureMode):
         text = reference.rstrip()
         added = self._next_turn(example, rng) if kind == "turn" else ""
         for _ in range(8):
-            if kind == "turn" or self._excess(example, text + added) > self._unterminated_limit:
+            if added and (kind == "turn" or self._excess(example, text + added) > self._unterminated_limit):
                 break
             other = pick_reference(pick(self._examples, rng), rng)
             added += "" if other is None or other in example.references or other in added else " " + other.strip()

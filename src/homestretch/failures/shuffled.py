@@ -14,6 +14,8 @@ from homestretch.types import Completion, Corpus, Edit, Example, FailureMode
 _UNITS = ("words", "clauses", "sentences")
 _UNIT_SHARES = (0.6, 0.25, 0.15)
 _PUNCTUATION = ".,;:!?…"
+# Counts below about this many say nothing: a name that opened two sentences may well open a text.
+_PRIOR = 5
 _LEANING = {"he", "she", "it", "they", "him", "his", "her", "their", "its", "this", "that", "these", "both"} | {
     *("so", "and", "but", "then", "also", "however", "therefore", "afterwards", "later", "instead", "otherwise")
 }
@@ -37,7 +39,7 @@ class Shuffled(FailureMode):
             opening, *later = _openings(reference) or [""]
             self._first[opening] += 1
             self._later.update(later)
-        self._opening_band = Band.of([self._late_opening(reference) for reference in references])
+        self._opening_band = Band.of([self._late_opening(reference) for reference in references], at_least=1.0)
 
     def corrupt(self, example: Example, rng: np.random.Generator) -> Edit | None:
         reference = pick_reference(example, rng)
@@ -59,8 +61,8 @@ class Shuffled(FailureMode):
     def _late_opening(self, text: str) -> float:
         """Log odds that the text's first word opens a later sentence ("Then", "He") and not a text."""
         opening = (_openings(text) or [""])[0]
-        late = (self._later[opening] + 0.5) / (self._later.total() + 1)
-        return float(np.log(late) - np.log((self._first[opening] + 0.5) / (self._first.total() + 1)))
+        late = (self._later[opening] + _PRIOR) / (self._later.total() + 2 * _PRIOR)
+        return float(np.log(late) - np.log((self._first[opening] + _PRIOR) / (self._first.total() + 2 * _PRIOR)))
 
 
 def _openings(text: str) -> list[str]:

@@ -17,6 +17,7 @@ END = "</s>"
 _DOCUMENT_WEIGHT = 0.4
 _UNSEEN_VOCABULARY = 50_000
 _MAX_EXPECTED = 50.0
+_LEAST_SCALE = (0.02, 0.2)
 _SHRINKAGE = 4
 """A mean over n words is multiplied by n / (n + 4): over a handful of words it says less, so it counts less."""
 
@@ -125,9 +126,9 @@ class WordOrder:
         """Learn from labelled examples. Raises UserError if there are none."""
         self._model, scores = fit_held_out(examples, lambda model, _, text: _order_scores(model, text))
         table = np.asarray(scores, dtype=np.float64).reshape(-1, 2)
-        self._misfit_band = Band.of(table[:, 0].tolist())
-        self._centre, self._scale = table.mean(axis=0), np.maximum(table.std(axis=0), 1e-6)
-        self._sum_band = Band.of([self._sum(row) for row in table])
+        self._misfit_band = Band.of(table[:, 0].tolist(), slack=0.05)
+        self._centre, self._scale = table.mean(axis=0), np.maximum(table.std(axis=0), _LEAST_SCALE)
+        self._sum_band = Band.of([self._sum(row) for row in table], slack=1.0)
 
     def severity(self, text: str) -> float:
         """0 for usual order, 0.5 and more beyond what references have."""

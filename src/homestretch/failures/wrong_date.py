@@ -39,7 +39,7 @@ class WrongDate(SwapMode):
         """Equal, or one may lie within the other ("tonight" in "today"), or the half of the day is open."""
         if a.kind == "time" and b.kind == "time":
             return _on_the_dial(a.value) == _on_the_dial(b.value)
-        return a.value == b.value or any({a.value, b.value} <= group for group in _OVERLAPPING)
+        return super().may_agree(a, b) or any({a.value, b.value} <= group for group in _OVERLAPPING)
 
 
 def _on_the_dial(value: str) -> tuple[int, str]:

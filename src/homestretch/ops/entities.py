@@ -66,7 +66,8 @@ def _quantities(text: str) -> tuple[Mention, ...]:
 # --- names ------------------------------------------------------------
 
 _NAME_WORD = re.compile(r"[^\W\d_]+(?:['’.\-](?=[^\W\d_])[^\W\d_]+)*")
-_SPEAKER = re.compile(r"^[ \t]*([^\W\d_][\w.'’\-]*(?: [\w.'’\-]+){0,3}?) ?:(?=\s|$)", re.MULTILINE)
+_SPEAKER_WORD = r"(?:[\w'’\-]{1,3}\.|Prof\.|[\w'’\-]+(?:\.[\w'’\-]+)*)"
+_SPEAKER = re.compile(rf"^[ \t]*((?=[^\W\d_]){_SPEAKER_WORD}(?: {_SPEAKER_WORD}){{0,3}}?) ?:(?=\s|$)", re.MULTILINE)
 _CLITIC = re.compile(r"['’](?:s|re|ll|ve|d|m)?$", re.IGNORECASE)
 _TITLES = frozenset(("mr", "mrs", "ms", "dr", "prof", "sir", "miss", "lady", "lord"))
 _ORDINARY = (

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -59,13 +60,15 @@ def run(config: RunConfig, rundir: RunDir) -> dict[str, Any]:
     stopped, update = "all updates done", 0
     with progress("rl", config.rl.num_updates) as advance:
         for update in range(1, config.rl.num_updates + 1):
+            start = time.perf_counter()
             rollouts = collect(
                 learner.lm, reward, next(batches), config.rl,
                 max_new_tokens=config.data.max_completion_tokens, seed=int(rng.integers(2**31)),
             )  # fmt: skip
-            beta = learner.beta
+            collected, beta = time.perf_counter(), learner.beta
             stats = learner.update(rollouts, rng)
-            rundir.log_metrics("rl", update, _metrics(rollouts, stats, beta, reward))
+            times = {"rl/seconds_rollout": collected - start, "rl/seconds_update": time.perf_counter() - collected}
+            rundir.log_metrics("rl", update, _metrics(rollouts, stats, beta, reward) | times)
             advance(1)
             if update % config.rl.validate_every and update < config.rl.num_updates:
                 continue

@@ -51,6 +51,7 @@ class Chats(Task):
     """Short two-person chats with distractors and corrections -> a one-sentence summary with exact facts.
 
     `correction_share`: share of chats with a correction; `rejection_share`: share with a proposal that is turned down;
+    `reversal_share`: share, where the scenario has such openings, in which the job is handed back to the one who asked;
     `max_distractors`: each chat has 0 to this many pieces of unrelated small talk.
     """
 
@@ -58,14 +59,20 @@ class Chats(Task):
     template: ClassVar[str] = "{document}\nSummary:"
 
     def __init__(
-        self, *, correction_share: float = 0.5, rejection_share: float = 0.25, max_distractors: int = 1
+        self,
+        *,
+        correction_share: float = 0.5,
+        rejection_share: float = 0.25,
+        reversal_share: float = 0.2,
+        max_distractors: int = 1,
     ) -> None:
-        if not (0 <= correction_share <= 1 and 0 <= rejection_share <= 1):
-            raise ValueError("correction_share and rejection_share are between 0 and 1")
+        if not all(0 <= share <= 1 for share in (correction_share, rejection_share, reversal_share)):
+            raise ValueError("correction_share, rejection_share and reversal_share are between 0 and 1")
         if max_distractors < 0:
             raise ValueError("max_distractors is at least 0")
         self.correction_share = correction_share
         self.rejection_share = rejection_share
+        self.reversal_share = reversal_share
         self.max_distractors = max_distractors
 
     def generate(self, split: str, size: int, seed: int) -> list[Example]:
@@ -102,7 +109,9 @@ class Chats(Task):
         a, b = (text_.NAMES[i] for i in rng.choice(len(text_.NAMES), 2, replace=False))
         used = {a, b}
         values = {role: _unused(rng, phrases, used) for role, phrases in scenario.slots.items()}
-        lines = _speak(_pick(rng, scenario.openings), {"A": a, "B": b}, values)
+        is_reversed = scenario.reversals and rng.random() < self.reversal_share
+        opening = _pick(rng, scenario.reversals if is_reversed else scenario.openings)
+        lines = _speak(opening, {"A": a, "B": b}, values)
         later = self._changes(rng, scenario, (a, b), values, used)
         blocks = [lines, *later]
         for _ in range(int(rng.integers(0, self.max_distractors + 1))):

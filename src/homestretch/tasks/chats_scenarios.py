@@ -36,6 +36,8 @@ class Scenario:
     """Beats that say who does what, with every slot's first value."""
     references: tuple[str, ...]
     """Paraphrases of the summary."""
+    reversals: tuple[Beat, ...] = ()
+    """Openings in which the one who is asked hands the job back, or an offer is turned round."""
     verbs: frozenset[str] = frozenset()
     """Forms of the verb whose subject is the agent; empty for a scenario whose two people have the same role."""
     inverse_verbs: frozenset[str] = frozenset()
@@ -82,6 +84,8 @@ _BRING = Scenario(
             ("B", "Just {object}, please."),
             ("A", "Okay."),
         ),
+    ),
+    reversals=(
         (
             ("A", "Can you bring {object} to {event} on {day}?"),
             ("B", "Sorry, I have no time. Can you do it?"),
@@ -108,6 +112,8 @@ _TICKETS = Scenario(
     openings=(
         (("B", "Can you buy {count} for {event} on {day}?"), ("A", "Yes, I will do it.")),
         (("A", "Shall I buy {count} for {event} on {day}?"), ("B", "Yes, please.")),
+    ),
+    reversals=(
         (
             ("A", "{Event} is on {day}. Can you buy {count}?"),
             ("B", "I have no money. Can you do it?"),
@@ -138,6 +144,8 @@ _CANCEL = Scenario(
             ("A", "Sorry, I will not be there. I am ill."),
             ("B", "Get well soon."),
         ),
+    ),
+    reversals=(
         (
             ("A", "Are you coming to {event} on {day} at {time}?"),
             ("B", "Yes, of course. And you?"),
@@ -163,13 +171,15 @@ _BORROW = Scenario(
             ("B", "Of course."),
         ),
         (
+            ("B", "I do not need {object} now. Do you want it?"),
+            ("A", "Yes, please. You get it back on {day}."),
+        ),
+    ),
+    reversals=(
+        (
             ("A", "Do you need {object} this week?"),
             ("B", "No, you can have it."),
             ("A", "Thanks. I will bring it back on {day}."),
-        ),
-        (
-            ("B", "I do not need {object} now. Do you want it?"),
-            ("A", "Yes, please. You get it back on {day}."),
         ),
     ),
     references=(
@@ -189,6 +199,8 @@ _PICKUP = Scenario(
         (("B", "Can you pick me up at {place} on {day} at {time}?"), ("A", "Of course.")),
         (("A", "When do you arrive?"), ("B", "On {day} at {time}."), ("A", "I will pick you up at {place}.")),
         (("A", "Shall I pick you up at {place} on {day} at {time}?"), ("B", "Yes, please.")),
+    ),
+    reversals=(
         (
             ("B", "Shall I pick you up at {place} on {day} at {time}?"),
             ("A", "No, I have the car. I will pick you up."),
@@ -209,6 +221,12 @@ _FETCH = Scenario(
     openings=(
         (("B", "Can you pick up {person} at {place} on {day} at {time}?"), ("A", "No problem.")),
         (
+            ("B", "{person} arrives on {day} at {time}."),
+            ("A", "I can pick up {person} at {place}."),
+        ),
+    ),
+    reversals=(
+        (
             ("A", "Who can pick up {person} at {place} on {day} at {time}?"),
             ("B", "I have to work."),
             ("A", "Then I will do it."),
@@ -217,10 +235,6 @@ _FETCH = Scenario(
             ("A", "Can you pick up {person} at {place} on {day} at {time}?"),
             ("B", "I have no car. Can you do it?"),
             ("A", "Okay, I will."),
-        ),
-        (
-            ("B", "{person} arrives on {day} at {time}."),
-            ("A", "I can pick up {person} at {place}."),
         ),
     ),
     references=(
@@ -332,6 +346,8 @@ _SEND = Scenario(
             ("A", "Who wants {object}?"),
             ("B", "{person}. You have to send it by {day} at {time}."),
         ),
+    ),
+    reversals=(
         (
             ("A", "Can you send {object} to {person}?"),
             ("B", "Sorry, I have no time. Can you do it?"),
@@ -356,12 +372,14 @@ _CALL = Scenario(
     slots={"person": NAMES, "object": PAPERS + THINGS, "day": DAYS, "time": TIMES},
     openings=(
         (("B", "Can you call {person} about {object}?"), ("A", "Yes, I will do it on {day} at {time}.")),
+        (("A", "Shall I call {person} about {object}?"), ("B", "Yes, please, on {day} at {time}.")),
+    ),
+    reversals=(
         (
             ("A", "Can you call {person} about {object} on {day} at {time}?"),
             ("B", "I have no time. Can you do it?"),
             ("A", "Okay, I will."),
         ),
-        (("A", "Shall I call {person} about {object}?"), ("B", "Yes, please, on {day} at {time}.")),
         (
             ("B", "Shall I call {person} about {object} on {day} at {time}?"),
             ("A", "No, I will do it."),

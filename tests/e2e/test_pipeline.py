@@ -1,0 +1,192 @@
+"""The whole path, small, through the command line: continue, refuse, repeat a stage, generate."""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import shutil
+import signal
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from homestretch.rundir import STAGES, RunDir, read_json, read_jsonl
+
+RECIPE = """
+name: small
+seed: 1
+num_threads: 1
+data: {task: chats, max_prompt_tokens: 200, max_completion_tokens: 40,
+       sizes: {train: 60, prompts: 30, validation: 20, test: 20}}
+model:
+  new:
+    config: {hidden_size: 32, num_hidden_layers: 2, num_attention_heads: 4, intermediate_size: 64,
+             max_position_embeddings: 256}
+    tokenizer: {kind: word}
+sft: {max_steps: 4, batch_size: 16}
+negatives: {max_validation_examples: 12, on_policy: {max_prompts: 6}}
+reward: {max_steps: 3, audit: {num_prompts: 6, samples_per_prompt: 4}}
+rl: {num_updates: 1, critic_warmup_updates: 0, prompts_per_update: 4, validate_every: 1, max_validation_examples: 8}
+evaluate: {num_resamples: 100}
+"""
+
+pytestmark = pytest.mark.slow
+
+
+def homestretch(*arguments: str, cwd: Path) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "homestretch", *arguments]
+    return subprocess.run(command, cwd=cwd, capture_output=True, text=True, check=False)
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
+    """A folder with a finished run, and what the run printed."""
+    folder = tmp_path_factory.mktemp("path")
+    (folder / "x.yaml").write_text(RECIPE)
+    done = homestretch("run", "x.yaml", cwd=folder)
+    assert done.returncode == 0, done.stderr
+    return folder, done.stdout
+
+
+@pytest.fixture
+def folder(finished: tuple[Path, str], tmp_path: Path) -> Path:
+    """A copy of it that a test may change."""
+    shutil.copytree(finished[0], tmp_path / "copy")
+    return tmp_path / "copy"
+
+
+def test_the_run_directory_has_its_layout(finished: tuple[Path, str]) -> None:
+    run = finished[0] / "runs" / "small"
+    for name in ("config.yaml", "environment.json", "metrics.jsonl", "sft/config.json", "negatives/train.jsonl",
+                 "negatives/validation.jsonl", "reward/audit.json", "policy/config.json", "evaluation/scores.json",
+                 "evaluation/samples.jsonl", "report.html", "report.json"):  # fmt: skip
+        assert (run / name).stat().st_size > 0, name
+    assert {row["stage"] for row in read_jsonl(run / "metrics.jsonl")} >= {"sft", "reward", "rl"}
+    for stage in STAGES:
+        summary = RunDir(run).summary(stage)
+        assert summary["seconds"] >= 0
+        assert 0 < summary["peak_memory_gb"] < 64
+    assert "report.html" in finished[1].splitlines()[-2]
+
+
+def test_the_environment_names_no_user_and_no_place(finished: tuple[Path, str]) -> None:
+    record = read_json(finished[0] / "runs" / "small" / "environment.json")
+    assert record["command"] == ["homestretch", "run", "x.yaml"]
+    assert record["versions"]["torch"]
+    text = json.dumps(record)
+    assert str(finished[0]) not in text
+    assert str(Path.home()) not in text or str(Path.home()) == "/"
+
+
+def test_the_same_command_again_skips_everything_and_shows_the_results(folder: Path) -> None:
+    before = snapshot(folder / "runs")
+    done = homestretch("run", "x.yaml", cwd=folder)
+    assert done.returncode == 0, done.stderr
+    assert [line.split()[1] for line in done.stdout.splitlines() if "done before, skipped" in line] == [
+        f"{stage}:" for stage in STAGES
+    ]
+    assert "sft/post" in done.stdout
+    assert snapshot(folder / "runs") == before
+
+
+def snapshot(run: Path) -> dict[str, bytes]:
+    files = (path for path in run.rglob("*") if path.is_file() and path.name != ".lock")
+    return {str(path.relative_to(run)): path.read_bytes() for path in files}
+
+
+def test_a_lost_stage_is_run_again_and_its_rows_do_not_count_twice(folder: Path) -> None:
+    run = RunDir(folder / "runs" / "small")
+    rows = read_jsonl(run.metrics_path)
+    run.mark_undone("rl")
+    with run.metrics_path.open("a") as file:
+        file.write('{"stage": "rl", "step": 7, "rl/sc')  # a process that was killed in the middle of a line
+    done = homestretch("run", "x.yaml", cwd=folder)
+    assert done.returncode == 0, done.stderr
+    assert "reward: done before, skipped" in done.stdout
+    again = read_jsonl(run.metrics_path)
+    assert [(r["stage"], r["step"], sorted(r)) for r in again] == [(r["stage"], r["step"], sorted(r)) for r in rows]
+    assert all(run.is_done(stage) for stage in STAGES)
+
+
+def test_a_changed_recipe_is_refused_and_a_new_name_is_not(folder: Path) -> None:
+    before = snapshot(folder / "runs")
+    done = homestretch("run", "x.yaml", "rl.kl.beta=0.1", "seed=2", cwd=folder)
+    assert done.returncode == 2
+    assert "seed: 1 -> 2; rl.kl.beta: 0.05 -> 0.1" in done.stderr
+    assert snapshot(folder / "runs") == before
+
+
+def test_a_stage_alone_may_change_its_own_section(folder: Path) -> None:
+    run = RunDir(folder / "runs" / "small")
+    done = homestretch("evaluate", "x.yaml", "evaluate.split=validation", cwd=folder)
+    assert done.returncode == 0, done.stderr
+    assert read_json(run.scores_path)["split"] == "validation"
+    assert [stage for stage in STAGES if run.is_done(stage)] == list(STAGES[:-1])
+    assert "split: validation" in run.config_path.read_text()
+    for override in ("rl.kl.beta=0.1", "evaluate.selection_metrics=[rouge_1]"):
+        refused = homestretch("evaluate", "x.yaml", "evaluate.split=validation", override, cwd=folder)
+        assert refused.returncode == 2
+        assert override.partition("=")[0] in refused.stderr
+
+
+def test_two_processes_do_not_share_a_run(folder: Path) -> None:
+    with (folder / "runs" / "small" / ".lock").open("a+") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        done = homestretch("run", "x.yaml", cwd=folder)
+    assert done.returncode == 2
+    assert "another homestretch process" in done.stderr
+
+
+@pytest.mark.parametrize("arm", ["rl", "sft"])
+def test_generate_writes_a_row_per_document(folder: Path, arm: str) -> None:
+    (folder / "in.txt").write_text("Ann: shall we eat at 6?\nBob: I have sold the red bike.\n")
+    done = homestretch(
+        "generate",
+        "runs/small",
+        "--input",
+        "in.txt",
+        "--output",
+        "out.jsonl",
+        "--arm",
+        arm,
+        "--post-process",
+        cwd=folder,
+    )
+    assert done.returncode == 0, done.stderr
+    written = read_jsonl(folder / "out.jsonl")
+    assert [(row["id"], sorted(row)) for row in written] == [
+        ("in.txt:1", ["id", "terminated", "text"]),
+        ("in.txt:2", ["id", "terminated", "text"]),
+    ]
+
+
+def test_generate_prints_nothing_but_rows(folder: Path) -> None:
+    rows = [{"id": "q", "document": "Ann: shall we eat at 6?"}]
+    (folder / "in.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    done = homestretch("generate", "runs/small", "--input", "in.jsonl", cwd=folder)
+    assert done.returncode == 0, done.stderr
+    printed: list[dict[str, Any]] = [json.loads(line) for line in done.stdout.splitlines()]
+    assert [row["id"] for row in printed] == ["q"]
+
+
+def test_an_interrupt_says_how_to_go_on(tmp_path: Path) -> None:
+    (tmp_path / "x.yaml").write_text(RECIPE)
+    command = [sys.executable, "-m", "homestretch", "run", "x.yaml", "sft.max_steps=100000", "sft.num_epochs=50000"]
+    with subprocess.Popen(
+        command, cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    ) as process:  # fmt: skip
+        assert process.stdout is not None
+        for line in process.stdout:
+            if "sft: llama" in line:
+                break
+        process.send_signal(signal.SIGINT)
+        _, err = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert "the same command continues" in err
+    assert "Traceback" not in err
+    run = RunDir(tmp_path / "runs" / "small")
+    assert run.config_path.is_file()
+    assert not run.is_done("sft")
