@@ -16,7 +16,9 @@ import torch
 from torch import Tensor, nn
 
 from homestretch.config import LoRAConfig, NewModelConfig, RunConfig
+from homestretch.console import say
 from homestretch.encoding import Codec, Family, pad
+from homestretch.ops.packing import pack, states_after
 from homestretch.rundir import atomic_dir
 from homestretch.types import Example, UserError
 
@@ -33,6 +35,8 @@ class LanguageModel:
     device: torch.device
     dtype: torch.dtype
     """Arithmetic of the forward pass; the weights themselves are float32."""
+    shares_prompts: bool = False
+    """Whether completions of one prompt go through a causal model in one sequence (see ops/packing.py)."""
 
     def autocast(self) -> contextlib.AbstractContextManager[Any]:
         """The context in which forwards run."""
@@ -123,7 +127,11 @@ def load_language_model(path: str | Path, config: RunConfig) -> LanguageModel:
     device = resolve_device(config)
     codec = Codec(tokenizer, family, config.data)
     hidden = model.get_input_embeddings().embedding_dim
-    return LanguageModel(model.to(device).eval(), codec, family, device, resolve_dtype(config, hidden))
+    model = model.to(device).eval()
+    shares = family == "causal" and can_share_prompts(model)
+    if family == "causal" and not shares:
+        say(f"{model_config.model_type}: no 4-D attention masks, so a prompt is computed again for every completion")
+    return LanguageModel(model, codec, family, device, resolve_dtype(config, hidden), shares)
 
 
 def separate_pad(model: Any, tokenizer: Any) -> None:
@@ -244,6 +252,8 @@ def response_forward(lm: LanguageModel, batch: ResponseBatch) -> ResponseOutputs
 
 
 def _causal_forward(lm: LanguageModel, batch: ResponseBatch) -> ResponseOutputs:
+    if lm.shares_prompts and len(batch.prompt_ids) < len(batch.ids_BT):
+        return _packed_forward(lm, batch)
     ids = torch.cat([batch.prompt_ids[batch.prompt_index_B], batch.ids_BT], dim=1)
     mask = torch.cat([batch.prompt_mask[batch.prompt_index_B], batch.mask_BT], dim=1)
     width = batch.ids_BT.shape[1] + 1
@@ -253,6 +263,51 @@ def _causal_forward(lm: LanguageModel, batch: ResponseBatch) -> ResponseOutputs:
         **accepted(lm.model, optional),
     )  # fmt: skip
     return ResponseOutputs(out.logits[:, -width:-1], out.hidden_states[-1][:, -width:-1])
+
+
+def _packed_forward(lm: LanguageModel, batch: ResponseBatch) -> ResponseOutputs:
+    packed = pack(batch.prompt_ids, batch.prompt_mask, batch.prompt_index_B, batch.ids_BT, batch.mask_BT)
+    out = lm.model(
+        input_ids=packed.ids, attention_mask=additive_mask(packed.allowed, lm.dtype), position_ids=packed.positions,
+        use_cache=False, output_hidden_states=True, **accepted(lm.model, {"logits_to_keep": packed.num_kept}),
+    )  # fmt: skip
+    width, index_B = batch.ids_BT.shape[1], batch.prompt_index_B
+    before_BT = torch.arange(width, device=lm.device).expand(len(index_B), -1)
+    logits, hidden = out.logits[:, -packed.num_kept :], out.hidden_states[-1][:, -packed.num_kept :]
+    return ResponseOutputs(
+        states_after(logits, packed, index_B, before_BT, width), states_after(hidden, packed, index_B, before_BT, width)
+    )
+
+
+def additive_mask(allowed: Tensor, dtype: torch.dtype) -> Tensor:
+    """0 where allowed, the lowest finite number elsewhere: what every attention implementation takes."""
+    return torch.zeros_like(allowed, dtype=dtype).masked_fill(~allowed, torch.finfo(dtype).min)
+
+
+@torch.no_grad()
+def can_share_prompts(model: Any) -> bool:
+    """Whether a causal model's trunk takes a 4-D mask with positions and then gives what separate passes give.
+
+    Tried on a few tokens. Models with sliding-window or recurrent layers are refused: their masks are their own.
+    """
+    trunk = getattr(model, model.base_model_prefix, model)
+    kinds = set(getattr(model.config, "layer_types", None) or ["full_attention"])
+    if kinds != {"full_attention"} or "position_ids" not in accepted(trunk, {"position_ids": None}):
+        return False
+    ids = torch.arange(7, device=model.device) % model.get_input_embeddings().num_embeddings
+    prompt, rows, index = ids[None, :3], ids[3:].view(2, 2), torch.zeros(2, dtype=torch.long, device=model.device)
+    packed = pack(
+        prompt, torch.ones_like(prompt, dtype=torch.bool), index, rows, torch.ones_like(rows, dtype=torch.bool)
+    )
+    mask = additive_mask(packed.allowed, torch.float32)
+    try:
+        shared = trunk(input_ids=packed.ids, attention_mask=mask, position_ids=packed.positions, use_cache=False)
+    except (ValueError, TypeError, RuntimeError, IndexError):
+        return False
+    plain = trunk(input_ids=torch.cat([prompt.expand(2, -1), rows], dim=1), use_cache=False).last_hidden_state
+    counts = torch.tensor([[0, 1, 2]] * 2, device=model.device)
+    found = states_after(shared.last_hidden_state[:, -packed.num_kept :], packed, index, counts, 2)
+    return bool(torch.allclose(found, plain[:, -3:], atol=1e-3, rtol=1e-3))
 
 
 def _seq2seq_forward(lm: LanguageModel, batch: ResponseBatch) -> ResponseOutputs:

@@ -64,6 +64,21 @@ def microbatches(lengths: Sequence[int], budget: int) -> list[list[int]]:
     return parts
 
 
+def grouped_microbatches(
+    prompts: Sequence[Sequence[int]], completion_lengths: Sequence[int], budget: int
+) -> list[list[int]]:
+    """Micro-batches of indices that keep the completions of one prompt together, as the prompt is computed once.
+
+    A prompt with k completions of at most T tokens counts P + k * T; parts stay within `budget` as in `microbatches`.
+    """
+    groups: dict[tuple[int, ...], list[int]] = {}
+    for index, prompt in enumerate(prompts):
+        groups.setdefault(tuple(prompt), []).append(index)
+    members = list(groups.values())
+    sizes = [len(prompt) + len(group) * max(completion_lengths[i] for i in group) for prompt, group in groups.items()]
+    return [[i for g in part for i in members[g]] for part in microbatches(sizes, budget)]
+
+
 def epoch_batches(num_items: int, batch_size: int, rng: np.random.Generator) -> Iterator[list[int]]:
     """One pass over the items in random order, in batches; the last may be smaller."""
     order = rng.permutation(num_items).tolist()

@@ -63,7 +63,9 @@ def test_whitened_values_have_mean_0_and_variance_1_over_the_mask():
 def test_selected_logprobs_and_entropy_are_those_of_the_tempered_softmax():
     logits, ids = torch.randn(2, 3, 11), torch.randint(0, 11, (2, 3))
     reference = torch.log_softmax(logits / 0.7, -1)
-    assert torch.allclose(selected_logprobs(logits, ids, temperature=0.7), reference.gather(-1, ids[..., None])[..., 0], atol=1e-6)
+    assert torch.allclose(
+        selected_logprobs(logits, ids, temperature=0.7), reference.gather(-1, ids[..., None])[..., 0], atol=1e-6
+    )
     expected = torch.distributions.Categorical(logits=logits / 0.7).entropy()
     assert torch.allclose(entropy(logits, temperature=0.7), expected, atol=1e-6)
 

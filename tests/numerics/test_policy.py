@@ -5,12 +5,19 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
-from conftest import NEW_MODELS, tiny_config, tiny_examples
 
+from conftest import NEW_MODELS, tiny_config, tiny_examples
 from homestretch.algorithms.actor_critic import ActorCritic
 from homestretch.algorithms.learner import Learner
 from homestretch.config import LoRAConfig, ModelConfig, PPOConfig, SamplingConfig
-from homestretch.models import add_lora, frozen_copy, load_language_model, reference_policy, response_batch, response_forward
+from homestretch.models import (
+    add_lora,
+    frozen_copy,
+    load_language_model,
+    reference_policy,
+    response_batch,
+    response_forward,
+)
 from homestretch.ops.logprobs import selected_logprobs
 from homestretch.rollouts.collect import collect, prompt_batches
 from homestretch.stages.sft import mean_loss
@@ -21,7 +28,9 @@ from homestretch.types import Completion, Rollout, ScoredCompletions
 def encoded(lm, count=6):
     examples = tiny_examples(count)
     prompts = [lm.codec.encode_prompt(e).ids for e in examples]
-    completions = [lm.codec.encode_completion(Completion(e.reference, terminated=i % 2 == 0)) for i, e in enumerate(examples)]
+    completions = [
+        lm.codec.encode_completion(Completion(e.reference, terminated=i % 2 == 0)) for i, e in enumerate(examples)
+    ]
     return prompts, completions
 
 
@@ -44,9 +53,13 @@ def test_logprobs_are_those_of_one_plain_pass(kind, tiny_folders):
     lm = load_language_model(tiny_folders[kind], tiny_config(kind))
     prompts, completions = encoded(lm, 1)
     ids = torch.tensor([[*prompts[0], *completions[0]]])
-    expected = torch.log_softmax(lm.model(ids).logits[0], -1)[torch.arange(len(prompts[0]) - 1, ids.shape[1] - 1), ids[0, len(prompts[0]) :]]
+    expected = torch.log_softmax(lm.model(ids).logits[0], -1)[
+        torch.arange(len(prompts[0]) - 1, ids.shape[1] - 1), ids[0, len(prompts[0]) :]
+    ]
     batch = response_batch(prompts, completions, lm)
-    assert torch.allclose(selected_logprobs(response_forward(lm, batch).logits_BTV, batch.ids_BT)[0], expected, atol=1e-5)
+    assert torch.allclose(
+        selected_logprobs(response_forward(lm, batch).logits_BTV, batch.ids_BT)[0], expected, atol=1e-5
+    )
 
 
 def test_microbatches_keep_every_item_once_and_the_budget():
@@ -132,7 +145,9 @@ def test_a_bad_score_stops_before_the_update(tiny_folders):
 @pytest.mark.parametrize(("kind", "lora"), [("llama", None), ("t5", None), ("llama", LoRAConfig(r=8, alpha=16))])
 def test_ppo_learns_a_trivial_task(kind, lora, tiny_folders):
     """Paid for one word among its tokens, the policy comes to say little else."""
-    lm = load_language_model(tiny_folders[kind], tiny_config(kind, model=ModelConfig(new=NEW_MODELS[kind]).model_dump()))
+    lm = load_language_model(
+        tiny_folders[kind], tiny_config(kind, model=ModelConfig(new=NEW_MODELS[kind]).model_dump())
+    )
     if lora:  # adapters leave the head as it is, and a random head of this size cannot tell tokens apart
         lm.model.get_output_embeddings().weight.data *= 20
     wanted = lm.codec.tokenizer.convert_tokens_to_ids("milk")

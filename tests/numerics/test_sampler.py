@@ -5,9 +5,9 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
-from conftest import NEW_MODELS, tiny_config, tiny_examples
 from scipy import stats
 
+from conftest import NEW_MODELS, tiny_config, tiny_examples
 from homestretch.config import SamplingConfig
 from homestretch.encoding import pad
 from homestretch.models import load_language_model

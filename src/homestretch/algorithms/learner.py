@@ -16,7 +16,7 @@ from homestretch.config import PPOConfig
 from homestretch.models import LanguageModel, reference_policy, response_batch, response_forward
 from homestretch.ops.kl import adapted_beta
 from homestretch.ops.logprobs import selected_logprobs
-from homestretch.training import TrainingError, apply_step, build_optimizer, check_finite, microbatches
+from homestretch.training import TrainingError, apply_step, build_optimizer, check_finite, grouped_microbatches
 from homestretch.types import Rollout
 
 Record = TypeVar("Record", ppo.Trajectories, ppo.Targets)
@@ -102,8 +102,9 @@ class Learner:
 
     def _parts(self, rollouts: Sequence[Rollout], chosen: Sequence[int]) -> list[list[int]]:
         """Micro-batches of rollout indices within the token budget."""
-        lengths = [len(rollouts[i].prompt_ids) + len(rollouts[i].completion_ids) for i in chosen]
-        return [[chosen[k] for k in part] for part in microbatches(lengths, self.config.tokens_per_microbatch)]
+        prompts, completions = _ids(rollouts, chosen)
+        parts = grouped_microbatches(prompts, [len(c) for c in completions], self.config.tokens_per_microbatch)
+        return [[chosen[k] for k in part] for part in parts]
 
     def _optimize(
         self, rollouts: Sequence[Rollout], old: ppo.Trajectories, aim: ppo.Targets, rng: np.random.Generator
@@ -111,11 +112,10 @@ class Learner:
         """The passes over the rollouts, ended early by the approximate-KL guard; the steps' means and their number."""
         steps: list[dict[str, float]] = []
         for _ in range(self.config.num_epochs):
-            for chosen in np.array_split(rng.permutation(len(rollouts)), self.config.num_minibatches):
-                if len(chosen):
-                    steps.append(self._minibatch(rollouts, old, aim, chosen.tolist(), is_first=not steps))
-                    if steps[-1]["approx_kl"] > self.config.max_approx_kl:
-                        return _mean_of(steps), len(steps)
+            for chosen in _minibatches(rollouts, self.config.num_minibatches, rng):
+                steps.append(self._minibatch(rollouts, old, aim, chosen, is_first=not steps))
+                if steps[-1]["approx_kl"] > self.config.max_approx_kl:
+                    return _mean_of(steps), len(steps)
         return _mean_of(steps), len(steps)
 
     def _minibatch(
@@ -150,6 +150,16 @@ class Learner:
             self.trainable, self.optimizer, self.schedule, grad_clip=config.optimizer.grad_clip, stage="rl"
         )
         return means | {"gradient_norm": norm}
+
+
+def _minibatches(rollouts: Sequence[Rollout], count: int, rng: np.random.Generator) -> list[list[int]]:
+    """The rollouts in at most `count` random parts of about equal size; those of one prompt stay together."""
+    groups: dict[Ids, list[int]] = {}
+    for index, rollout in enumerate(rollouts):
+        groups.setdefault(rollout.prompt_ids, []).append(index)
+    members = list(groups.values())
+    parts = np.array_split(rng.permutation(len(members)), min(count, len(members)))
+    return [[i for g in part for i in members[g]] for part in parts]
 
 
 def _ids(rollouts: Sequence[Rollout], part: Sequence[int]) -> tuple[list[Ids], list[Ids]]:

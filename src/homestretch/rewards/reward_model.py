@@ -23,6 +23,8 @@ from homestretch.models import (
     LanguageModel,
     accepted,
     add_lora,
+    additive_mask,
+    can_share_prompts,
     hidden_size,
     load_language_model,
     resolve_device,
@@ -31,10 +33,11 @@ from homestretch.models import (
     response_forward,
     separate_pad,
 )
+from homestretch.ops.packing import pack, states_after
 from homestretch.rewards.calibration import Calibration
 from homestretch.rewards.length import word_counts
 from homestretch.rundir import atomic_dir, read_json, write_json
-from homestretch.training import microbatches
+from homestretch.training import grouped_microbatches
 from homestretch.types import Completion, Example
 
 _HEAD_FILE = "reward_head.safetensors"
@@ -62,14 +65,31 @@ class RewardModel(nn.Module):
         """Raw scores of encoded (prompt, completion) pairs, shape (n,), float32, with gradient."""
         if self.head is not None:
             return self._trunk_logits(encoded)
+        if self.lm.shares_prompts:
+            return self._packed_logits(encoded)
         ids, mask = pad([(*p, *c) for p, c in encoded], self.lm.codec.pad_id)
         second = torch.arange(ids.shape[1])[None] >= torch.tensor([[len(p)] for p, _ in encoded])
-        optional = accepted(self.model, {"token_type_ids": (second & mask).long().to(self.lm.device)})
+        optional = {"token_type_ids": (second & mask).long().to(self.lm.device)} if self.lm.family == "encoder" else {}
         with self.lm.autocast():
-            out = self.model(
-                input_ids=ids.to(self.lm.device), attention_mask=mask.long().to(self.lm.device), **optional
-            )
+            device = self.lm.device
+            out = self.model(input_ids=ids.to(device), attention_mask=mask.long().to(device), **accepted(self.model, optional))
         return torch.as_tensor(out.logits[:, 0].float())
+
+    def _packed_logits(self, encoded: Sequence[tuple[Sequence[int], Sequence[int]]]) -> Tensor:
+        """A causal classifier's head on each completion's last token, every prompt computed once."""
+        batch = response_batch([p for p, _ in encoded], [c for _, c in encoded], self.lm)
+        packed = pack(batch.prompt_ids, batch.prompt_mask, batch.prompt_index_B, batch.ids_BT, batch.mask_BT)
+        classifier, trunk = _classifier_parts(self.model)
+        with self.lm.autocast():
+            states = trunk(
+                input_ids=packed.ids, attention_mask=additive_mask(packed.allowed, self.lm.dtype),
+                position_ids=packed.positions, use_cache=False,
+            ).last_hidden_state  # fmt: skip
+            last_BD = states_after(
+                states[:, -packed.num_kept :], packed, batch.prompt_index_B, batch.mask_BT.sum(1, keepdim=True),
+                batch.ids_BT.shape[1],
+            )[:, 0]  # fmt: skip
+            return torch.as_tensor(classifier.score(last_BD)[:, 0].float())
 
     def _trunk_logits(self, encoded: Sequence[tuple[Sequence[int], Sequence[int]]]) -> Tensor:
         """The head on the decoder's state after the last token: a padding place after it makes that state an output."""
@@ -87,7 +107,8 @@ class RewardModel(nn.Module):
         self.eval()
         encoded = [self.encode(e, c) for e, c in zip(examples, completions, strict=True)]
         result = np.empty(len(encoded))
-        for part in microbatches([len(p) + len(c) for p, c in encoded], self.batch_tokens):
+        prompts, lengths = [p for p, _ in encoded], [len(c) for _, c in encoded]
+        for part in grouped_microbatches(prompts, lengths, self.batch_tokens):
             result[part] = self.logits([encoded[i] for i in part]).double().cpu().numpy()
         self.train(was_training)
         return result
@@ -135,8 +156,16 @@ def _load(path: str | Path, config: RunConfig, *, head_path: Path | None) -> Rew
     device = resolve_device(config)
     width = model.get_input_embeddings().embedding_dim
     codec = Codec(tokenizer, family, config.data)  # type: ignore[arg-type]
-    lm = LanguageModel(model.to(device), codec, codec.family, device, resolve_dtype(config, width))
+    model = model.to(device).eval()
+    shares = family == "causal" and hasattr(model, "score") and can_share_prompts(model)
+    lm = LanguageModel(model, codec, codec.family, device, resolve_dtype(config, width), shares)
     return RewardModel(lm, None, Calibration(), budget)
+
+
+def _classifier_parts(model: Any) -> tuple[Any, Any]:
+    """A causal sequence classifier without its adapters' wrapper, and its trunk."""
+    classifier = model.get_base_model() if hasattr(model, "get_base_model") else model
+    return classifier, getattr(classifier, classifier.base_model_prefix)
 
 
 def _is_encoder(model_config: Any) -> bool:
@@ -184,5 +213,5 @@ class RewardGroup:
 
     @property
     def num_tokens(self) -> int:
-        """Padded size of one row."""
-        return max(len(p) + len(c) for p, c in self.encoded)
+        """Size when the prompt is computed once."""
+        return len(self.encoded[0][0]) + len(self.encoded) * max(len(c) for _, c in self.encoded)

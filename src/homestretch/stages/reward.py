@@ -124,7 +124,7 @@ def _accumulate(config: RunConfig, model: RewardModel, groups: Sequence[RewardGr
     num_items = sum(len(g.labels) for g in groups)
     num_pairs = sum(len(g.labels) for g in groups if min(g.labels) <= 0.5 < max(g.labels))
     total, correct = 0.0, 0.0
-    for part in microbatches([g.num_tokens * len(g.labels) for g in groups], config.reward.tokens_per_microbatch):
+    for part in microbatches([g.num_tokens for g in groups], config.reward.tokens_per_microbatch):
         chosen = [groups[i] for i in part]
         logits = model.logits([pair for g in chosen for pair in g.encoded])
         loss = reward_loss(logits, chosen, config, num_items=num_items, num_groups=len(groups))
