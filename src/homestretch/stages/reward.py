@@ -102,7 +102,7 @@ def _train(
     best_loss, step = float("inf"), 0
     with progress("reward", num_steps) as advance:
         while step < num_steps:
-            model.train()
+            model.train(reward.dropout)
             for indices in epoch_batches(len(train), reward.prompts_per_batch, rng):
                 loss, accuracy = _accumulate(config, model, [train[i] for i in indices])
                 apply_step(trainable, optimizer, schedule, grad_clip=reward.optimizer.grad_clip, stage="reward")

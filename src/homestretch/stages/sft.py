@@ -93,7 +93,7 @@ def _train(
     with progress("sft", num_steps) as advance:
         while step < num_steps and waited < sft.patience:
             for indices in epoch_batches(len(train), sft.batch_size, rng):
-                lm.model.train()
+                lm.model.train(sft.dropout)
                 loss = _accumulate(lm, [train[i] for i in indices], config)
                 lr = schedule.get_last_lr()[0]
                 norm = apply_step(trainable, optimizer, schedule, grad_clip=sft.optimizer.grad_clip, stage="sft")
