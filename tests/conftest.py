@@ -91,7 +91,7 @@ def tiny_examples(count: int = 8) -> list[Example]:
 
 def tiny_config(kind: str = "llama", **overrides: object) -> RunConfig:
     """A run config for a tiny model on the CPU in float32."""
-    data = {"task": "chats", "template": "{document}\nSummary:", "max_prompt_tokens": 128, "max_completion_tokens": 24}
+    data = {"task": "chats", "template": "{document}\nSummary:", "max_prompt_tokens": 128, "max_completion_tokens": 64}
     sections = {"data": data, "device": "cpu", "dtype": "float32", "model": {"new": NEW_MODELS[kind]}} | overrides
     return RunConfig.model_validate(sections, strict=False)
 

@@ -11,9 +11,10 @@ import torch
 from torch import Tensor, nn
 
 from homestretch.config import OptimizerConfig, RunConfig
+from homestretch.types import UserError
 
 
-class TrainingError(RuntimeError):
+class TrainingError(UserError):
     """Training cannot go on; the message says which term failed. Nothing was applied to the weights."""
 
 

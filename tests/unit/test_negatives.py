@@ -12,6 +12,7 @@ import pytest
 
 from homestretch.config import DataConfig, ModelConfig, NegativesConfig, OnPolicyConfig, RunConfig
 from homestretch.rewards.judged import (
+    EDITED_REFERENCE,
     balanced_negatives,
     edited_reference,
     judged_from_row,
@@ -99,6 +100,15 @@ def test_the_rows_seed_makes_the_edit_again():
     again = COMMON[0].corrupt(example, np.random.default_rng(row.seed))
     assert again.completion == row.completion
     assert negative(example, COMMON[0], seed=4).completion != row.completion
+
+
+def test_half_of_the_modes_start_from_the_edited_positive():
+    modes = [make_mode(f"m{i}", lambda e, rng: Edit(Completion(e.reference + " x"), (0, 1))) for i in range(40)]
+    example = make_examples(1)[0]
+    edited = Judged(example.id, Completion("An edited reference."), EDITED_REFERENCE, 1.0)
+    texts = [negative(example, mode, seed=0, edited=edited).completion.text for mode in modes]
+    assert 10 <= texts.count("An edited reference. x") <= 30
+    assert texts.count(example.reference + " x") == 40 - texts.count("An edited reference. x")
 
 
 def test_an_edit_does_not_change_when_a_mode_is_added():

@@ -6,6 +6,7 @@ import hashlib
 import json
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -39,13 +40,17 @@ def edited_reference(
     return _judged_edit(example, EDITED_REFERENCE, 1.0, edit, stable_seed(seed, example.id, EDITED_REFERENCE))
 
 
-def negative(example: Example, mode: FailureMode, *, seed: int) -> Judged | None:
+def negative(example: Example, mode: FailureMode, *, seed: int, edited: Judged | None = None) -> Judged | None:
     """The mode's failed version of the example's reference; None if the mode does not apply.
 
+    Where the example has an `edited` positive, half of the modes start from that one, so that the edit's wording
+    stands in good and bad completions alike and is evidence of neither.
     The row's own seed follows from (seed, example, mode) and nothing else, so the edit stays the same when modes are
     added to or left out of the recipe, and `mode.corrupt(example, np.random.default_rng(row.seed))` makes it again.
     An edit that gives back a reference, properly ended, would be a false label and counts as not applying.
     """
+    if edited is not None and stable_seed(seed, example.id, mode.name, "start") % 2:
+        example = replace(example, references=(edited.completion.text, *example.references[1:]))
     row = _judged_edit(example, mode.name, 0.0, mode.corrupt, stable_seed(seed, example.id, mode.name))
     if row is None or (row.completion.terminated and row.completion.text in example.references):
         return None
@@ -53,7 +58,13 @@ def negative(example: Example, mode: FailureMode, *, seed: int) -> Judged | None
 
 
 def balanced_negatives(
-    example: Example, modes: Sequence[FailureMode], counts: Counter[str], *, per_example: int, seed: int
+    example: Example,
+    modes: Sequence[FailureMode],
+    counts: Counter[str],
+    *,
+    per_example: int,
+    seed: int,
+    edited: Judged | None = None,
 ) -> list[Judged]:
     """Up to `per_example` negatives of different modes, distinct as texts.
 
@@ -66,7 +77,7 @@ def balanced_negatives(
     for mode in sorted((modes[i] for i in order), key=lambda mode: counts[mode.name]):
         if len(rows) == per_example:
             break
-        row = negative(example, mode, seed=seed)
+        row = negative(example, mode, seed=seed, edited=edited)
         if row is not None and (row.completion.text, row.completion.terminated) not in made:
             rows.append(row)
             made.add((row.completion.text, row.completion.terminated))

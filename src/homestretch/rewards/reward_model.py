@@ -72,7 +72,9 @@ class RewardModel(nn.Module):
         optional = {"token_type_ids": (second & mask).long().to(self.lm.device)} if self.lm.family == "encoder" else {}
         with self.lm.autocast():
             device = self.lm.device
-            out = self.model(input_ids=ids.to(device), attention_mask=mask.long().to(device), **accepted(self.model, optional))
+            out = self.model(
+                input_ids=ids.to(device), attention_mask=mask.long().to(device), **accepted(self.model, optional)
+            )
         return torch.as_tensor(out.logits[:, 0].float())
 
     def _packed_logits(self, encoded: Sequence[tuple[Sequence[int], Sequence[int]]]) -> Tensor:

@@ -87,11 +87,12 @@ def train_rows(examples: Sequence[Example], makers: Sequence[FailureMode], confi
     rows: list[Judged] = []
     with progress("negatives (train)", len(examples)) as advance:
         for example in examples:
+            edited = _edited(example, config)
             made = balanced_negatives(
-                example, makers, counts, per_example=config.negatives.per_example, seed=config.seed
+                example, makers, counts, per_example=config.negatives.per_example, seed=config.seed, edited=edited
             )
             counts.update(row.mode for row in made)
-            rows += [*_positives(example, config), *made]
+            rows += [*_positives(example, edited), *made]
             advance(1)
     return rows
 
@@ -101,8 +102,9 @@ def validation_rows(examples: Sequence[Example], makers: Sequence[FailureMode], 
     rows: list[Judged] = []
     with progress("negatives (validation)", len(examples)) as advance:
         for example in examples:
-            made = (negative(example, mode, seed=config.seed) for mode in makers)
-            rows += [*_positives(example, config), *(row for row in made if row is not None)]
+            edited = _edited(example, config)
+            made = (negative(example, mode, seed=config.seed, edited=edited) for mode in makers)
+            rows += [*_positives(example, edited), *(row for row in made if row is not None)]
             advance(1)
     return rows
 
@@ -139,8 +141,11 @@ def on_policy_rows(
     return rows, counts
 
 
-def _positives(example: Example, config: RunConfig) -> list[Judged]:
-    edited = edited_reference(example, edited_positive, rate=config.negatives.edited_positives, seed=config.seed)
+def _edited(example: Example, config: RunConfig) -> Judged | None:
+    return edited_reference(example, edited_positive, rate=config.negatives.edited_positives, seed=config.seed)
+
+
+def _positives(example: Example, edited: Judged | None) -> list[Judged]:
     return [*reference_rows(example), *([] if edited is None else [edited])]
 
 

@@ -95,7 +95,7 @@ def _train(
             for indices in epoch_batches(len(train), sft.batch_size, rng):
                 lm.model.train(sft.dropout)
                 loss = _accumulate(lm, [train[i] for i in indices], config)
-                lr = schedule.get_last_lr()[0]
+                lr = float(schedule.get_last_lr()[0])
                 norm = apply_step(trainable, optimizer, schedule, grad_clip=sft.optimizer.grad_clip, stage="sft")
                 step += 1
                 advance(1)

@@ -1,0 +1,152 @@
+"""The reward model on every backbone, its calibration, and what RL is paid."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from transformers import AutoModelForSequenceClassification, AutoTokenizer, BertConfig, BertModel
+
+from conftest import TEXTS, tiny_config, tiny_examples
+from homestretch.config import LengthConfig
+from homestretch.rewards.calibration import calibrate, fitted_temperature, within_group_slope
+from homestretch.rewards.composition import RewardComposition
+from homestretch.rewards.length import LengthModel, fit_length_model, length_penalty
+from homestretch.rewards.reward_model import RewardGroup, build_reward_model, load_reward_model, save_reward_model
+from homestretch.stages.reward import reward_loss
+from homestretch.types import Completion, Example
+
+
+def bert_folder(path):
+    from tokenizers import Tokenizer, models, pre_tokenizers, processors
+    from transformers import PreTrainedTokenizerFast
+
+    vocabulary = ["[PAD]", "[CLS]", "[SEP]", "[UNK]", *sorted({w for t in TEXTS for w in t.split()})]
+    tokenizer = Tokenizer(models.WordLevel({w: i for i, w in enumerate(vocabulary)}, unk_token="[UNK]"))
+    tokenizer.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
+    tokenizer.post_processor = processors.TemplateProcessing(
+        single="[CLS] $A [SEP]", special_tokens=[("[CLS]", 1), ("[SEP]", 2)]
+    )
+    fast = PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer, pad_token="[PAD]", cls_token="[CLS]", sep_token="[SEP]", unk_token="[UNK]"
+    )
+    fast.save_pretrained(path)
+    config = BertConfig(
+        vocab_size=len(vocabulary), hidden_size=32, num_hidden_layers=2, num_attention_heads=4, intermediate_size=48
+    )
+    BertModel(config).save_pretrained(path)
+    return path
+
+
+@pytest.mark.parametrize("kind", ["llama", "gpt2", "bart", "t5", "encoder-decoder", "bert"])
+def test_saved_and_loaded_it_gives_the_same_rewards(kind, tiny_folders, tmp_path):
+    backbone = "sft" if kind != "bert" else str(bert_folder(tmp_path / "bert"))
+    config = tiny_config("llama" if kind == "bert" else kind, reward={"backbone": backbone})
+    model = build_reward_model(config, tiny_folders.get(kind, tmp_path))
+    model.calibration = calibrate(
+        reference_logits_N=np.array([1.0, 2.0]), reference_words_N=np.array([5.0, 9.0]),
+        sample_logits_PK=np.array([[0.1, 0.4], [1.0, -1.0]]), sample_words_PK=np.array([[3.0, 4.0], [7.0, 2.0]]),
+        labelled_logits_M=np.array([1.0, -1.0, 0.5]), labels_M=np.array([1.0, 0.0, 0.0]),
+    )  # fmt: skip
+    examples = tiny_examples(4)
+    completions = [Completion(e.reference, terminated=i != 2) for i, e in enumerate(examples)]
+    before = model(examples, completions)
+    save_reward_model(model, tmp_path / "reward")
+    after = load_reward_model(tmp_path / "reward", config)(examples, completions)
+    assert np.allclose(before, after, atol=1e-5)
+    assert np.ptp(after) > 0
+
+
+@pytest.mark.parametrize("kind", ["llama", "gpt2"])
+def test_plain_transformers_gives_the_same_logit(kind, tiny_folders, tmp_path):
+    model = build_reward_model(tiny_config(kind), tiny_folders[kind])
+    example = tiny_examples(1)[0]
+    ours = model.raw([example], [Completion(example.reference)])[0]
+    save_reward_model(model, tmp_path / "reward")
+    plain = AutoModelForSequenceClassification.from_pretrained(tmp_path / "reward").eval()
+    tokenizer = AutoTokenizer.from_pretrained(tmp_path / "reward")
+    text = example.prompt + " " + example.reference + tokenizer.eos_token
+    with torch.no_grad():
+        theirs = plain(**tokenizer(text, return_tensors="pt", return_token_type_ids=False)).logits[0, 0].item()
+    assert ours == pytest.approx(theirs, abs=1e-4)
+
+
+def test_the_loss_falls_when_good_scores_above_bad():
+    groups = [RewardGroup((((1,), (2,)),) * 3, (1.0, 0.0, 0.0))]
+    config = tiny_config()
+    good = reward_loss(torch.tensor([2.0, -2.0, -2.0]), groups, config, num_items=3, num_groups=1)
+    bad = reward_loss(torch.tensor([-2.0, 2.0, 2.0]), groups, config, num_items=3, num_groups=1)
+    assert good < bad
+    paper = tiny_config(negatives={"preset": "paper"})
+    bce = reward_loss(torch.tensor([2.0, -2.0, -2.0]), groups, paper, num_items=3, num_groups=1)
+    expected = 0.9 * np.log1p(np.exp(-2)) + 0.1 * np.log1p(np.exp(2))
+    assert bce.item() == pytest.approx(expected, abs=1e-6)
+    assert good.item() == pytest.approx(np.log1p(np.exp(-4)) + 0.5 * expected + 1e-3 * 4, abs=1e-6)
+
+
+def test_calibration_centres_references_scales_samples_and_removes_length():
+    rng = np.random.default_rng(0)
+    words = rng.integers(3, 40, size=(50, 8)).astype(float)
+    quality = rng.normal(size=(50, 8))
+    found = calibrate(
+        reference_logits_N=rng.normal(3.0, 1.0, 50), reference_words_N=np.full(50, 12.0),
+        sample_logits_PK=quality + 2 * np.log1p(words), sample_words_PK=words,
+        labelled_logits_M=np.array([3.0, -3.0]), labels_M=np.array([1.0, 0.0]),
+    )  # fmt: skip
+    assert found.reward(np.full(1, found.center), np.array([0.0]))[0] == pytest.approx(0, abs=1e-9)
+    rewards = found.reward(quality + 2 * np.log1p(words), words)
+    assert abs(within_group_slope(np.log1p(words), rewards)) < 1e-9
+    assert found.floor == pytest.approx(np.percentile(rewards, 1) - 1)
+
+
+def test_the_temperature_makes_overconfident_logits_honest():
+    rng = np.random.default_rng(0)
+    logits = rng.normal(size=4000)
+    labels = (rng.random(4000) < 1 / (1 + np.exp(-logits))).astype(float)
+    assert fitted_temperature(3 * logits, labels) == pytest.approx(3.0, rel=0.1)
+
+
+def test_the_length_penalty_is_free_within_the_tolerance_and_bounded():
+    lengths = np.array([9.0, 11.0, 4.0, 200.0, 0.0])
+    penalties = length_penalty(lengths, np.full(5, 9.0), coefficient=0.5, tolerance=1.25)
+    assert penalties[0] == penalties[1] == 0
+    assert penalties[2] == pytest.approx(-0.5 * (np.log(2) - np.log(1.25)))
+    assert penalties[3] == penalties[4] == -0.5
+
+
+def test_the_length_model_uses_the_reference_or_predicts_from_the_source():
+    train = [Example(str(n), "word " * n, "", None, ("w " * (n // 2),)) for n in (10, 20, 40, 80)]
+    model = fit_length_model(train)
+    assert model.expected(train).tolist() == [5, 10, 20, 40]
+    assert model.expected([Example("u", "word " * 60, "")])[0] == pytest.approx(30, rel=0.1)
+
+
+def composition(shaping, learned=0.3, floor=-4.0):
+    def reward(examples, completions):
+        return np.array([0.0 if c.text == "reference words here" else learned for c in completions])
+
+    return RewardComposition(reward, floor, LengthModel(np.log(4), 0.0), LengthConfig(), shaping)
+
+
+@pytest.mark.parametrize(
+    ("shaping", "expected"),
+    [("none", 0.3), ("log_sigmoid", -np.log1p(np.exp(-0.3))), ("sigmoid", 1 / (1 + np.exp(-0.3)))],
+)
+def test_shaping_compares_with_the_reference(shaping, expected):
+    labelled = Example("a", "s", "p", None, ("reference words here",))
+    scored = composition(shaping)([labelled], [Completion("three words here")])
+    assert scored.scores[0] == pytest.approx(expected)
+
+
+def test_without_a_terminator_the_score_is_the_floor_and_nothing_else():
+    labelled = Example("a", "s", "p", None, ("reference words here",))
+    scored = composition("none", learned=9.0)([labelled], [Completion("w " * 500, terminated=False)])
+    assert scored.scores[0] == -4.0
+
+
+def test_a_reward_that_is_not_finite_or_misshapen_is_an_error():
+    with pytest.raises(ValueError, match="not finite for 1 of 1"):
+        composition("none", learned=float("nan"))([Example("a", "s", "p")], [Completion("x")])
+    broken = RewardComposition(lambda e, c: np.zeros(3), -4.0, LengthModel(1.0, 0.0), LengthConfig(), "none")
+    with pytest.raises(ValueError, match="shape"):
+        broken([Example("a", "s", "p")], [Completion("x")])
