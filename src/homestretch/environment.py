@@ -95,10 +95,11 @@ def memory_gb() -> float:
 
 
 def quiet_libraries() -> None:
-    """Switch off transformers' own progress bars, which say little and spoil a log file."""
+    """Switch off transformers' own progress bars and notices, which say little and spoil a log file."""
     from transformers.utils import logging
 
     logging.disable_progress_bar()
+    logging.set_verbosity_error()
 
 
 def peak_memory_gb() -> float:
