@@ -18,7 +18,7 @@ FILES = sorted(ROOT.rglob("*.py"))
 
 LAYERS: tuple[frozenset[str], ...] = (
     frozenset({"types"}),
-    frozenset({"config", "console", "ops", "prompts", "registry", "rundir", "tables"}),
+    frozenset({"audit_findings", "config", "console", "ops", "prompts", "registry", "rundir", "tables"}),
     frozenset({"config_docs", "environment", "recipe", "tasks", "tokenizers"}),
     frozenset({"checkpoint", "data", "encoding", "inspection"}),
     frozenset({"models"}),

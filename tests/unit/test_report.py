@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from homestretch.audit_findings import WARNING, audit_lines
 from homestretch.config import DataConfig, ModelConfig, NewModelConfig, RunConfig
 from homestretch.report.audit import audit_view
 from homestretch.report.charts import Interval, Line, interval_chart, line_chart
@@ -636,9 +637,14 @@ def test_audit_tells_a_saturated_reward() -> None:
     audit = {"classes": {mode: {"auc": 0.999, "low": 0.99, "high": 1.0, "n": 9} for mode in MODES}}
     assert any("almost perfectly" in warning for warning in audit_view(audit).warnings)
     assert not audit_view({"classes": {}}).warnings
-    assert audit_view({"terminator": {"drop": -0.1}}).others[0].is_bad
-    assert audit_view({"probes": {"edited_reference": 0.8}}).others[0].is_bad
-    assert audit_view({"length": {"tau": -0.6}}).others[0].is_bad
+
+
+def test_audit_warns_of_what_the_printed_audit_warns_of() -> None:
+    audit = fake_audit() | {"n_prompts": 40, "terminator": {"drop": -0.1}, "calibration": {"ece": 0.2}}
+    printed = [line.partition(": ")[2] for line in audit_lines(audit) if line.startswith(WARNING)]
+    shown = audit_view(audit).warnings
+    assert len(shown) == 6
+    assert [text.split(": ")[1:] for text in shown] == [text.split(": ")[1:] for text in printed]
 
 
 def test_negative_classes_count_and_mark_the_edit() -> None:

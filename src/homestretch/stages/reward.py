@@ -11,6 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from homestretch.audit_findings import audit_lines
 from homestretch.checkpoint import load_trainable, save_trainable
 from homestretch.config import RunConfig, SamplingConfig
 from homestretch.console import progress, say
@@ -19,7 +20,6 @@ from homestretch.metrics import build_metrics
 from homestretch.models import load_language_model
 from homestretch.ops.losses import bradley_terry, smoothed_bce
 from homestretch.rewards.audit import audit
-from homestretch.rewards.audit_summary import audit_summary_lines
 from homestretch.rewards.calibration import Calibration, calibrate
 from homestretch.rewards.judged import judged_from_row
 from homestretch.rewards.length import word_counts
@@ -56,7 +56,7 @@ def run(config: RunConfig, rundir: RunDir) -> dict[str, Any]:
     save_reward_model(model, rundir.reward_dir)
     write_json(rundir.audit_path, findings)
     best_path.unlink()
-    for line in audit_summary_lines(findings):
+    for line in audit_lines(findings):
         say(line)
     return {"steps": steps, "num_train": len(train), "num_validation": len(validation)}
 
