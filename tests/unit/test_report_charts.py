@@ -1,0 +1,34 @@
+"""The report's curves and charts: what is drawn, the same bytes every time."""
+
+from __future__ import annotations
+
+import re
+
+import numpy as np
+
+from homestretch.report.charts import Interval, Line, interval_chart, line_chart
+from homestretch.report.curves import PLANS, curves
+from report_run import fake_metrics
+
+
+def test_curves_draw_what_is_there_and_name_the_rest() -> None:
+    drawn, missing = curves(fake_metrics(np.random.default_rng(0)))
+    assert ([curve.title for curve in drawn], missing) == ([plan.title for plan in PLANS], [])
+    drawn, missing = curves([{"stage": "rl", "step": 1, "rl/kl": 0.5}, {"stage": "rl", "step": 2, "rl/kl": None}])
+    assert [curve.title for curve in drawn] == ["KL to the SFT model"]
+    assert drawn[0].summary == "0.5"
+    assert len(missing) == len(PLANS) - 1
+
+
+def test_charts_are_deterministic_and_follow_the_page() -> None:
+    line = Line("a & <b>", tuple(range(1000)), tuple(np.sin(np.arange(1000) / 50).tolist()))
+    svg = line_chart("one", [line], x_label="$step$ <i>", description='says "hi" & <b>')
+    assert svg == line_chart("one", [line], x_label="$step$ <i>", description='says "hi" & <b>')
+    assert "var(--series-1)" in svg
+    assert not re.search(r"#0[1-7]0[1-7]0[1-7]", svg)
+    assert "<i>" not in svg
+    assert "<b>" not in svg
+    assert "$step$ &lt;i&gt;" in svg
+    assert "date" not in svg.lower()
+    row = [Interval("</text><script>", 0.7, 0.6, 0.8), Interval("no interval", 0.2)]
+    assert "<script" not in interval_chart("two", row, marks={"chance": 0.5}, description="d")
