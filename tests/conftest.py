@@ -25,22 +25,16 @@ SUMMARIES = [
     "Max sold the bike for 90 dollars.",
 ]
 
+_DECODER = {
+    "hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 2, "num_attention_heads": 4,
+    "num_key_value_heads": 2, "max_position_embeddings": 256,
+}  # fmt: skip
 NEW_MODELS: dict[str, NewModelConfig] = {
     "llama": NewModelConfig(
-        model_type="llama",
-        config={
-            "hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 2, "num_attention_heads": 4,
-            "num_key_value_heads": 2, "max_position_embeddings": 256,
-        },
-        tokenizer=TokenizerConfig(kind="word", vocab_size=300),
+        model_type="llama", config=_DECODER, tokenizer=TokenizerConfig(kind="word", vocab_size=300)
     ),
     "qwen2": NewModelConfig(
-        model_type="qwen2",
-        config={
-            "hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 2, "num_attention_heads": 4,
-            "num_key_value_heads": 2, "max_position_embeddings": 256,
-        },
-        tokenizer=TokenizerConfig(kind="bpe", vocab_size=300),
+        model_type="qwen2", config=_DECODER, tokenizer=TokenizerConfig(kind="bpe", vocab_size=300)
     ),
     "gpt2": NewModelConfig(
         model_type="gpt2",

@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 
 from homestretch.config import DataConfig, RunConfig
+from homestretch.ops.drawing import drawn
 from homestretch.prompts import PromptTemplate, flat, parse_template
 from homestretch.tables import SUFFIXES, Row, lines, raise_problems, read_bytes, read_table, table_suffix
 from homestretch.types import Example, UserError
@@ -71,7 +72,7 @@ def _load_splits(data_json: str, seed: int, stamp: tuple[tuple[str, int, int], .
         cap = data.max_examples.get(split)  # type: ignore[call-overload]
         if cap is not None and cap < len(splits[split]):
             notes.append(f"{split}: {cap} of {len(splits[split])} rows drawn (data.max_examples.{split})")
-            splits[split] = _draw(splits[split], cap, np.random.default_rng([seed, index]))
+            splits[split] = drawn(splits[split], cap, np.random.default_rng([seed, index]))
     notes.extend(_leaks(splits))
     return Splits(**{split: tuple(splits[split]) for split in SPLITS}, notes=tuple(notes))
 
@@ -355,18 +356,12 @@ def _kind(value: Any) -> str:
 # --- all splits ------------------------------------------------------------------------------------------------------
 
 
-def _draw(examples: Sequence[Example], size: int, rng: np.random.Generator) -> list[Example]:
-    """`size` of the examples, in their order."""
-    chosen = rng.choice(len(examples), size=size, replace=False)
-    return [examples[i] for i in sorted(chosen)]
-
-
 def _hold_out(splits: dict[str, list[Example]], fraction: float, seed: int, notes: list[str]) -> None:
     train = splits["train"]
     if len(train) < 2:
         raise UserError("data: one train row and no validation split; give data.validation, or more train rows")
     size = min(len(train) - 1, max(1, round(fraction * len(train))))
-    splits["validation"] = _draw(train, size, np.random.default_rng([seed, _HOLD_OUT]))
+    splits["validation"] = drawn(train, size, np.random.default_rng([seed, _HOLD_OUT]))
     held_out = {example.id for example in splits["validation"]}
     splits["train"] = [example for example in train if example.id not in held_out]
     notes.append(f"validation: {size} rows held out from train (there is no validation split)")

@@ -74,11 +74,16 @@ def run_audit(reward, *, n=60, edit=other_day, mode="wrong_day", metrics=(), sam
     examples, train = make_examples(n), make_examples(150, start=1000)
     if samples is None:
         samples = [[Completion(e.reference), Completion(other_day(e)), Completion("Nothing.")] for e in examples]
+    rows, train_rows = with_class(examples, mode, edit), with_class(train, mode, edit)
+    return audit_of(reward, examples, rows, train_rows, samples, metrics=metrics, **extra)
+
+
+def audit_of(reward, examples, rows, train_rows, samples=(), metrics=(), **extra):
     return audit(
         reward,
         examples=examples,
-        judged=with_class(examples, mode, edit),
-        train_judged=with_class(train, mode, edit),
+        judged=rows,
+        train_judged=train_rows,
         samples=samples,
         sample_examples=examples[: len(samples)],
         metrics=metrics,
@@ -337,17 +342,7 @@ def test_being_edited_is_measured_apart_from_being_wrong():
     examples = make_examples(30)
     rows = with_class(examples, "wrong_day", other_day)
     rows += [Judged(e.id, Completion(e.reference.replace(" and ", " & ")), "edited_reference", 1.0) for e in examples]
-    result = audit(
-        lambda _, completions: np.array([float("&" not in c.text) for c in completions]),
-        examples=examples,
-        judged=rows,
-        train_judged=rows,
-        samples=[],
-        sample_examples=[],
-        metrics=[],
-        temperature=1.0,
-        seed=0,
-    )
+    result = audit_of(lambda _, c: np.array([float("&" not in x.text) for x in c]), examples, rows, rows)
     assert "edited_reference" not in result["classes"]
     assert result["probes"]["edited_reference"] == 1.0
     assert any("the reward sees the editing" in line for line in warnings_of(result))
@@ -372,17 +367,7 @@ def test_what_is_undefined_is_null_with_a_reason_and_never_nan():
 def test_a_row_of_an_unknown_document_is_a_user_error():
     rows = [Judged("elsewhere", Completion("x"), "reference", 1.0)]
     with pytest.raises(UserError, match="elsewhere"):
-        audit(
-            oracle,
-            examples=make_examples(1),
-            judged=rows,
-            train_judged=rows,
-            samples=[],
-            sample_examples=[],
-            metrics=[],
-            temperature=1.0,
-            seed=0,
-        )
+        audit_of(oracle, make_examples(1), rows, rows)
 
 
 def test_the_same_seed_gives_the_same_audit():

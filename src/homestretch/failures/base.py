@@ -11,6 +11,7 @@ from typing import TypeVar
 
 import numpy as np
 
+from homestretch.ops.drawing import drawn
 from homestretch.ops.entities import mentions, name_lexicon
 from homestretch.ops.words import sentences, words
 from homestretch.types import Completion, Corpus, Edit, Example, UserError
@@ -61,11 +62,7 @@ class Band:
 def fit_sample(corpus: Corpus) -> list[Example]:
     """The labelled examples to learn from: all, or a sample drawn with the corpus's seed, in corpus order."""
     labelled = [example for example in corpus.examples if any(text.strip() for text in example.references)]
-    if len(labelled) <= MAX_FIT_EXAMPLES:
-        return labelled
-    rng = np.random.default_rng(corpus.seed)
-    chosen = rng.choice(len(labelled), size=MAX_FIT_EXAMPLES, replace=False)
-    return [labelled[i] for i in np.sort(chosen)]
+    return drawn(labelled, MAX_FIT_EXAMPLES, np.random.default_rng(corpus.seed))
 
 
 def corpus_lexicon(examples: Sequence[Example]) -> frozenset[str]:

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from homestretch.ops.drawing import evenly
 from homestretch.report.formatting import clean
 
 EXAMPLES_PER_CLASS = 3
@@ -57,16 +58,12 @@ def negative_classes(
                 num_train=len(rows),
                 num_validation=len(held_out),
                 num_unterminated=sum(not row.get("terminated", True) for row in rows),
-                examples=tuple(_excerpt(row) for row in _spread(rows or held_out)) if mode != "reference" else (),
+                examples=tuple(
+                    map(_excerpt, evenly(rows or held_out, EXAMPLES_PER_CLASS) if mode != "reference" else ())
+                ),
             )
         )
     return tuple(sorted(views, key=lambda view: (view.label == "negative", view.name != "reference", view.name)))
-
-
-def _spread(rows: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
-    """Up to EXAMPLES_PER_CLASS rows from over the whole file, always the same ones."""
-    count = min(EXAMPLES_PER_CLASS, len(rows))
-    return [rows[i * len(rows) // count] for i in range(count)]
 
 
 def _excerpt(row: Mapping[str, Any]) -> Excerpt:

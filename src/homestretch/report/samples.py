@@ -7,8 +7,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from homestretch.ops.drawing import evenly
 from homestretch.report.formatting import clean, is_number
-from homestretch.report.tables import ARM_ORDER, metric_directions, primary_metrics
+from homestretch.report.tables import in_order, metric_directions, primary_metrics
 
 MAX_SAMPLES = 500
 """More samples than this are thinned evenly; all of them are in evaluation/samples.jsonl."""
@@ -65,9 +66,8 @@ class Browser:
 
 def browser(rows: Sequence[Mapping[str, Any]], scores: Mapping[str, Any] | None, threshold: float) -> Browser:
     """The browser of the rows of evaluation/samples.jsonl; a flag counts from the severity `threshold` on."""
-    kept = _thin(rows)
-    present = dict.fromkeys(arm for row in kept for arm in row["arms"])
-    arms = (*(arm for arm in ARM_ORDER if arm in present), *sorted(arm for arm in present if arm not in ARM_ORDER))
+    kept = evenly(rows, MAX_SAMPLES)
+    arms = in_order({arm for row in kept for arm in row["arms"]})
     directions = metric_directions(scores or {})
     for row in kept:
         for arm in row["arms"].values():
@@ -80,12 +80,6 @@ def browser(rows: Sequence[Mapping[str, Any]], scores: Mapping[str, Any] | None,
     modes = sorted({flag for sample in samples for output in sample.outputs for flag in output.flags})
     shown = tuple(i for i, metric in enumerate(metrics) if metric in primaries)
     return Browser(samples, len(rows), arms, metrics, tuple(directions.values()), tuple(modes), shown)
-
-
-def _thin(rows: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
-    if len(rows) <= MAX_SAMPLES:
-        return list(rows)
-    return [rows[i * len(rows) // MAX_SAMPLES] for i in range(MAX_SAMPLES)]
 
 
 def _sample(

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from homestretch.ops.significance import effect_size
 from homestretch.report.formatting import DASH, interval, is_number, number, p_value, percent, signed
+from homestretch.report.verdict import ALPHA, Outcome, outcome
 
 _SIZES = ((0.1, "negligible"), (0.35, "small"), (0.65, "medium"), (math.inf, "large"))
 """Upper bounds of |d|: halfway between Cohen's 0, .2 (small), .5 (medium) and .8 (large)."""
@@ -62,10 +63,9 @@ class ContrastRow:
     is_primary: bool
 
 
-def arm_names(scores: Mapping[str, Any]) -> tuple[str, ...]:
-    """The arms evaluated, the known ones first and in their order."""
-    present = scores.get("arms", {})
-    return (*(arm for arm in ARM_ORDER if arm in present), *sorted(arm for arm in present if arm not in ARM_ORDER))
+def in_order(arms: Collection[str]) -> tuple[str, ...]:
+    """The arms, the known ones first and in their order."""
+    return (*(arm for arm in ARM_ORDER if arm in arms), *sorted(arm for arm in arms if arm not in ARM_ORDER))
 
 
 def primary_metrics(scores: Mapping[str, Any]) -> tuple[str, ...]:
@@ -76,7 +76,7 @@ def primary_metrics(scores: Mapping[str, Any]) -> tuple[str, ...]:
 def metric_directions(scores: Mapping[str, Any]) -> dict[str, bool | None]:
     """Metric -> higher_is_better over all arms, primaries first."""
     found: dict[str, bool | None] = {}
-    for arm in arm_names(scores):
+    for arm in in_order(scores.get("arms", {})):
         for metric, cell in scores["arms"][arm].get("metrics", {}).items():
             found.setdefault(metric, cell.get("higher_is_better"))
     first = [metric for metric in primary_metrics(scores) if metric in found]
@@ -85,7 +85,7 @@ def metric_directions(scores: Mapping[str, Any]) -> dict[str, bool | None]:
 
 def arms_table(scores: Mapping[str, Any]) -> Table:
     """Metrics by arms with means and intervals, the best arm marked; last column the references' own scores."""
-    arms, primaries = arm_names(scores), primary_metrics(scores)
+    arms, primaries = in_order(scores.get("arms", {})), primary_metrics(scores)
     ceiling = (scores.get("references") or {}).get("metrics") or {}
     rows = []
     for metric, higher in metric_directions(scores).items():
@@ -118,7 +118,7 @@ def _best(means: Sequence[Any], higher: bool | None) -> float | None:
 
 def failures_table(scores: Mapping[str, Any]) -> Table:
     """Failure modes by arms: rates with intervals and bars, the lowest marked; last the references' false alarms."""
-    arms = arm_names(scores)
+    arms = in_order(scores.get("arms", {}))
     alarms = (scores.get("references") or {}).get("failures") or {}
     modes = dict.fromkeys(mode for arm in arms for mode in scores["arms"][arm].get("failures", {}))
     rows = []
@@ -159,9 +159,9 @@ def _contrast(
 ) -> ContrastRow:
     p = row["p_holm"] if is_number(row.get("p_holm")) else row.get("p")
     difference = row.get("difference")
-    outcome = ""
-    if is_number(p) and is_number(difference) and higher is not None and p < 0.05 and difference != 0:
-        outcome = "better" if (difference > 0) == higher else "worse"
+    found: Outcome = "equal"
+    if is_number(p) and is_number(difference) and higher is not None:
+        found = outcome(difference, p, higher)
     return ContrastRow(
         name=str(row.get("name", "")),
         arms=f"{row['a']} − {row['b']}",
@@ -171,7 +171,7 @@ def _contrast(
         p=p_value(row.get("p")),
         p_holm=p_value(row.get("p_holm")),
         effect=effect_in_words(row, metric, higher, samples),
-        outcome=outcome,
+        outcome="" if found == "equal" else found,
         is_primary=bool(row.get("primary")),
     )
 
@@ -191,7 +191,7 @@ def effect_in_words(
         more, less = ("higher", "lower") if higher is None else ("better", "worse")
         first, second = (down, up) if higher is False else (up, down)
         words.append(f"{more} on {percent(first, 0)}, {less} on {percent(second, 0)}")
-    if is_number(row.get("p_equivalence")) and row["p_equivalence"] < 0.05:
+    if is_number(row.get("p_equivalence")) and row["p_equivalence"] < ALPHA:
         words.append(f"equivalent within the margin (p {p_value(row['p_equivalence'])})")
     return "; ".join(words)
 

@@ -19,6 +19,13 @@ Outcome = Literal["better", "worse", "equal"]
 Tone = Literal["better", "worse", "mixed", "equal", "unknown"]
 
 
+def outcome(difference: float, p: float, higher_is_better: bool) -> Outcome:
+    """Whether a tested difference is for the better or worse; "equal" only means that no difference was shown."""
+    if p >= ALPHA or difference == 0:
+        return "equal"
+    return "better" if (difference > 0) == higher_is_better else "worse"
+
+
 @dataclass(frozen=True, slots=True)
 class Finding:
     """One primary contrast on one metric, judged."""
@@ -32,10 +39,8 @@ class Finding:
 
     @property
     def outcome(self) -> Outcome:
-        """Whether the first arm is significantly better or worse; "equal" only means that no difference was shown."""
-        if self.p_holm >= ALPHA or self.difference == 0:
-            return "equal"
-        return "better" if (self.difference > 0) == self.higher_is_better else "worse"
+        """Whether the first arm is significantly better or worse."""
+        return outcome(self.difference, self.p_holm, self.higher_is_better)
 
     @property
     def change(self) -> str:

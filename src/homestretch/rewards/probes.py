@@ -10,8 +10,8 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
+from homestretch.ops.drawing import drawn
 from homestretch.rewards.judged import POSITIVE_MODES
 from homestretch.types import Judged
 
@@ -55,9 +55,9 @@ def source_blind(train: Sequence[Judged], validation: Sequence[Judged], *, seed:
     is left out. None for a class without rows in train.
     """
     rng = np.random.default_rng(seed)
-    positives = _some([row for row in train if row.mode in POSITIVE_MODES], rng)
+    positives = drawn([row for row in train if row.mode in POSITIVE_MODES], MAX_ROWS_PER_LABEL, rng)
     classes = sorted({row.mode for row in validation} - POSITIVE_MODES)
-    negatives = {mode: _some([row for row in train if row.mode == mode], rng) for mode in classes}
+    negatives = {mode: drawn([row for row in train if row.mode == mode], MAX_ROWS_PER_LABEL, rng) for mode in classes}
     known = [mode for mode in classes if negatives[mode] and positives]
     if not known:
         return dict.fromkeys(classes)
@@ -106,13 +106,6 @@ def _vectorizer() -> Any:
             lowercase=False, analyzer="char_wb", ngram_range=(1, 4), sublinear_tf=True, max_features=50_000
         ),
     )
-
-
-def _some(rows: list[Judged], rng: np.random.Generator) -> list[Judged]:
-    if len(rows) <= MAX_ROWS_PER_LABEL:
-        return rows
-    chosen: NDArray[np.int64] = rng.choice(len(rows), size=MAX_ROWS_PER_LABEL, replace=False)
-    return [rows[i] for i in sorted(chosen)]
 
 
 def _texts(rows: Sequence[Judged]) -> list[str]:

@@ -15,6 +15,7 @@ from homestretch.failures import build_modes, mode_names
 from homestretch.failures.positives import edited_positive
 from homestretch.metrics.overlap import chrf, rouge_l
 from homestretch.metrics.scoring import MetricContext
+from homestretch.ops.drawing import drawn
 from homestretch.rewards.judged import (
     ON_POLICY,
     POSITIVE_MODES,
@@ -43,7 +44,7 @@ def run(config: RunConfig, rundir: RunDir) -> dict[str, Any]:
     makers = [mode for mode in modes if "corrupt" in mode.faces()]
     _check_names(modes)
     settings = config.negatives
-    validation = draw(splits.validation, settings.max_validation_examples, stable_seed(config.seed, "validation"))
+    validation = drawn(splits.validation, settings.max_validation_examples, _rng(config, "validation"))
     rows = {
         "train": train_rows(splits.train, makers, config),
         "validation": validation_rows(validation, makers, config),
@@ -56,7 +57,7 @@ def run(config: RunConfig, rundir: RunDir) -> dict[str, Any]:
     unused = [mode.name for mode in makers if not any(row.mode == mode.name for row in rows["train"])]
     summary: dict[str, Any] = {"modes_that_never_apply": unused}
     if settings.preset == "full" and settings.on_policy.samples_per_prompt > 0:
-        prompts = draw(splits.train, settings.on_policy.max_prompts, stable_seed(config.seed, "on-policy prompts"))
+        prompts = drawn(splits.train, settings.on_policy.max_prompts, _rng(config, "on-policy prompts"))
         context = MetricContext(config, splits.train)
         sampled, summary["on_policy"] = on_policy_rows(
             {"train": prompts, "validation": validation},
@@ -73,12 +74,8 @@ def run(config: RunConfig, rundir: RunDir) -> dict[str, Any]:
     return summary
 
 
-def draw(examples: Sequence[Example], most: int, seed: int) -> tuple[Example, ...]:
-    """At most `most` of the examples, drawn without replacement, in their order."""
-    if len(examples) <= most:
-        return tuple(examples)
-    chosen = np.random.default_rng(seed).choice(len(examples), size=most, replace=False)
-    return tuple(examples[i] for i in sorted(chosen))
+def _rng(config: RunConfig, purpose: str) -> np.random.Generator:
+    return np.random.default_rng(stable_seed(config.seed, purpose))
 
 
 def train_rows(examples: Sequence[Example], makers: Sequence[FailureMode], config: RunConfig) -> list[Judged]:
