@@ -367,11 +367,12 @@ class EvaluateConfig(Section):
     """What is measured, on which examples, and how differences are tested."""
 
     split: str = "test"
-    """A split of the data, or a file."""
+    """A split of the data, or a file. A file is read as it is: `data.max_examples` and `data.drop_overlaps` are about
+    the data's own splits, and only `max_examples` here bounds it."""
     include_base: bool | None = None
     """Evaluate the model before SFT as well. Null: yes for a pretrained model, no for one made in the run."""
     max_examples: PositiveInt | None = None
-    """At most this many examples of the split."""
+    """At most this many examples of the split or file, drawn with the run's seed."""
     batch_size: PositiveInt = 64
     """Completions decoded at once (greedy)."""
     selection_metrics: tuple[str, ...] | None = None

@@ -77,24 +77,24 @@ def _load_splits(data_json: str, seed: int, stamp: tuple[tuple[str, int, int], .
     return Splits(**{split: tuple(splits[split]) for split in SPLITS}, notes=tuple(notes))
 
 
-def load_examples(config: RunConfig, split_or_file: str) -> tuple[Example, ...]:
-    """The labelled examples of a split ("test") or of a file, read with the recipe's columns and template.
+def evaluation_examples(config: RunConfig, splits: Splits) -> list[Example]:
+    """At most `evaluate.max_examples` of `evaluate.split`, drawn with the run's seed, in their order.
 
-    Raises UserError if there are none, or as `load_splits` does.
+    It names one of the splits, or a file, which is read with the recipe's columns and template and bounded by nothing
+    else. Raises UserError if there are no examples, and for a file as `load_splits` does.
     """
-    if split_or_file in SPLITS:
-        examples: tuple[Example, ...] = getattr(load_splits(config), split_or_file)
-        fix = f"give data.{split_or_file}, or name another split (evaluate.split=validation)"
+    name = config.evaluate.split
+    if name in SPLITS:
+        examples: Sequence[Example] = getattr(splits, name)
+        fix = f"give data.{name}, or name another split (evaluate.split=validation)"
     else:
-        if table_suffix(Path(split_or_file)) is None:
-            raise UserError(
-                f"{split_or_file!r} is neither a split ({', '.join(SPLITS)}) nor a {', '.join(SUFFIXES)} file"
-            )
-        examples = tuple(_file_examples(Path(split_or_file), config.data, labelled=True))
+        if table_suffix(Path(name)) is None:
+            raise UserError(f"{name!r} is neither a split ({', '.join(SPLITS)}) nor a {', '.join(SUFFIXES)} file")
+        examples = _file_examples(Path(name), config.data, labelled=True)
         fix = "give a file with rows"
     if not examples:
-        raise UserError(f"{split_or_file}: no examples; {fix}")
-    return examples
+        raise UserError(f"{name}: no examples; {fix}")
+    return drawn(examples, config.evaluate.max_examples, np.random.default_rng(config.seed))
 
 
 def load_prompts(config: RunConfig, path: Path) -> tuple[Example, ...]:

@@ -16,7 +16,7 @@ def generate_rows(run: Path, input_path: Path, *, arm: str, is_raw: bool) -> lis
     the run's train split; that must still be there.
     Raises UserError if the run, its model or the input cannot be used.
     """
-    from homestretch.data import load_examples, load_prompts
+    from homestretch.data import load_prompts, load_splits
     from homestretch.recipe import load_recipe
 
     rundir = RunDir(run)
@@ -29,7 +29,7 @@ def generate_rows(run: Path, input_path: Path, *, arm: str, is_raw: bool) -> lis
         )
     config = load_recipe(rundir.config_path)
     examples = load_prompts(config, input_path)
-    train = () if is_raw else load_examples(config, "train")
+    train = () if is_raw else load_splits(config).train
 
     from homestretch.environment import quiet_libraries
     from homestretch.models import load_language_model

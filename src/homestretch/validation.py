@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from homestretch.config import RunConfig
-from homestretch.data import SPLITS, Splits, load_examples, load_splits
+from homestretch.data import SPLITS, Splits, evaluation_examples, load_splits
 from homestretch.inspection import InspectedModel, check_model_folder, first_line, inspect_model
 from homestretch.recipe import differences, load_recipe
 from homestretch.rundir import RunDir
@@ -38,7 +38,7 @@ def validate(config: RunConfig, allowed_changes: Sequence[str] = ()) -> list[str
     problems.extend(changed_recipe(config, allowed_changes))
     splits = attempt(lambda: load_splits(config))
     if splits is not None:
-        attempt(lambda: load_examples(config, config.evaluate.split))
+        attempt(lambda: evaluation_examples(config, splits))
     attempt(lambda: _check_failure_modes(config))
     if splits is not None:
         attempt(lambda: _check_metrics(config, splits))

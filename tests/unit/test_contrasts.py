@@ -285,16 +285,6 @@ def recipe(**sections: dict[str, Any]) -> RunConfig:
     return RunConfig.model_validate({"data": {"path": "x"}, "model": {"path": "base-model"}, **sections})
 
 
-def test_examples_are_drawn_by_the_seed_in_the_files_order() -> None:
-    config = recipe(evaluate={"max_examples": 10})
-    chosen = evaluate.choose_examples(EXAMPLES, config)
-    assert len(chosen) == 10
-    assert chosen == sorted(chosen, key=EXAMPLES.index)
-    assert chosen == evaluate.choose_examples(EXAMPLES, config)
-    assert chosen != EXAMPLES[:10]
-    assert evaluate.choose_examples(EXAMPLES, recipe()) == EXAMPLES
-
-
 def test_model_paths(tmp_path: Path) -> None:
     rundir = RunDir(tmp_path)
     rundir.sft_dir.mkdir()

@@ -10,10 +10,10 @@ from typing import Any
 
 import pytest
 
-from homestretch.config import RunConfig
-from homestretch.data import Splits, load_examples, load_prompts, load_splits
+from homestretch.config import EvaluateConfig, RunConfig
+from homestretch.data import Splits, evaluation_examples, load_prompts, load_splits
 from homestretch.prompts import flat, parse_template
-from homestretch.types import UserError
+from homestretch.types import Example, UserError
 
 ROWS = [
     {"id": "a", "document": "Ann: tea at 4?\nBob: yes", "reference": "They have tea at 4."},
@@ -29,6 +29,12 @@ def config(**data: Any) -> RunConfig:
 def jsonl(path: Path, rows: list[dict[str, Any]]) -> str:
     path.write_text("".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows), encoding="utf-8")
     return str(path)
+
+
+def file_examples(setting: RunConfig, file: str, **evaluate: Any) -> list[Example]:
+    """What `evaluate.split: file` gives; the splits have no say in it."""
+    named = setting.model_copy(update={"evaluate": EvaluateConfig(split=file, **evaluate)})
+    return evaluation_examples(named, Splits((), (), (), ()))
 
 
 def refusal(**data: Any) -> list[str]:
@@ -63,7 +69,7 @@ def write_table(path: Path) -> None:
 def test_every_kind_of_file_gives_the_same_examples(tmp_path: Path, suffix: str, packed: str) -> None:
     path = tmp_path / f"test{suffix}{packed}"
     write_table(path)
-    examples = load_examples(config(train=jsonl(tmp_path / "t.jsonl", ROWS)), str(path))
+    examples = file_examples(config(train=jsonl(tmp_path / "t.jsonl", ROWS)), str(path))
     assert [(e.id, e.source, e.references) for e in examples] == [
         (row["id"], row["document"], (row["reference"],)) for row in ROWS
     ]
@@ -98,23 +104,23 @@ def test_a_local_folder_read_by_the_datasets_library(tmp_path: Path, monkeypatch
 def test_columns_by_usual_and_by_given_names(tmp_path: Path) -> None:
     rows = [{"prompt": f"p{i}", "completion": f"c{i}", "mine": f"m{i}"} for i in range(3)]
     file = jsonl(tmp_path / "train.jsonl", rows)
-    usual = load_examples(config(train=file), file)
+    usual = file_examples(config(train=file), file)
     assert [(e.source, e.reference, e.id) for e in usual][1] == ("p1", "c1", "train.jsonl:2")
-    given = load_examples(config(train=file, columns={"document": "mine", "reference": "prompt", "id": "mine"}), file)
+    given = file_examples(config(train=file, columns={"document": "mine", "reference": "prompt", "id": "mine"}), file)
     assert [(e.source, e.reference, e.id) for e in given][1] == ("m1", "p1", "m1")
 
 
 def test_several_references(tmp_path: Path) -> None:
     rows = [{"document": "d", "references": ["one", "two"]}, {"document": "e", "references": ["three"]}]
     file = jsonl(tmp_path / "train.jsonl", rows)
-    assert [e.references for e in load_examples(config(train=file), file)] == [("one", "two"), ("three",)]
+    assert [e.references for e in file_examples(config(train=file), file)] == [("one", "two"), ("three",)]
 
 
 def test_the_document_span_is_exact(tmp_path: Path) -> None:
     rows = [{"document": "Ann: a\n  Bob: b\n", "reference": "r", "style": "short", "limit": 9}, *ROWS[1:]]
     file = jsonl(tmp_path / "train.jsonl", rows[:1])
     template = "{{x}} {style} ({limit}): {document}\nSummary:"
-    example = load_examples(config(train=file, template=template, flatten_lines=True), file)[0]
+    example = file_examples(config(train=file, template=template, flatten_lines=True), file)[0]
     assert example.prompt == "{x} short (9): Ann: a Bob: b\nSummary:"
     start, end = example.document_span or (0, 0)
     assert example.prompt[start:end] == "Ann: a Bob: b"
@@ -197,7 +203,7 @@ def test_bad_csv(tmp_path: Path) -> None:
 def test_a_csv_cell_may_be_longer_than_the_csv_module_expects(tmp_path: Path) -> None:
     path = tmp_path / "train.csv"
     path.write_text(f"document,reference\n{'word ' * 40_000},short\n")
-    assert len(load_examples(config(train=str(path)), str(path))[0].source) == 200_000
+    assert len(file_examples(config(train=str(path)), str(path))[0].source) == 200_000
 
 
 @pytest.mark.parametrize("name", ["train.jsonl.gz", "train.parquet", "train.txt", "nowhere.jsonl"])
@@ -301,6 +307,18 @@ def test_prompts_from_text_and_tables(tmp_path: Path) -> None:
 def test_an_unknown_split_is_refused(tmp_path: Path) -> None:
     setting = config(train=jsonl(tmp_path / "train.jsonl", ROWS))
     with pytest.raises(UserError, match="neither a split"):
-        load_examples(setting, "tset")
+        file_examples(setting, "tset")
     with pytest.raises(UserError, match=r"evaluate\.split=validation"):
-        load_examples(setting, "test")
+        evaluation_examples(setting, load_splits(setting))
+
+
+def test_only_evaluate_max_examples_bounds_a_file_to_evaluate(tmp_path: Path) -> None:
+    rows = [{"id": str(i), "document": f"d{i}", "reference": "r", "overlaps": ["test"]} for i in range(50)]
+    file = jsonl(tmp_path / "other.jsonl", rows)
+    setting = config(train=file, max_examples={"test": 3, "train": 3}, drop_overlaps=["test"])
+    assert len(file_examples(setting, file)) == 50
+    ids = [int(e.id) for e in file_examples(setting, file, max_examples=7)]
+    assert len(ids) == 7
+    assert ids == sorted(ids) == [int(e.id) for e in file_examples(setting, file, max_examples=7)]
+    other = setting.model_copy(update={"seed": 1})
+    assert ids != [int(e.id) for e in file_examples(other, file, max_examples=7)]

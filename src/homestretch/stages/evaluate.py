@@ -21,16 +21,16 @@ def run(config: RunConfig, rundir: RunDir) -> dict[str, Any]:
     """
     import numpy as np
 
-    from homestretch.data import load_examples
+    from homestretch.data import evaluation_examples, load_splits
     from homestretch.failures import build_modes
     from homestretch.metrics import build_metrics
     from homestretch.metrics.contrasts import primary_names, score_arms
 
-    train = load_examples(config, "train")
-    examples = choose_examples(load_examples(config, config.evaluate.split), config)
-    metrics = build_metrics(config, train)
+    splits = load_splits(config)
+    examples = evaluation_examples(config, splits)
+    metrics = build_metrics(config, splits.train)
     primaries = primary_names(metrics, config.evaluate.primary_metrics)  # a mistake in it is told before decoding
-    modes = build_modes(judging_modes(config.negatives), Corpus(examples=tuple(train), seed=config.seed))
+    modes = build_modes(judging_modes(config.negatives), Corpus(examples=splits.train, seed=config.seed))
 
     arms: dict[str, list[Completion]] = {}
     for name, path in model_paths(config, rundir).items():
@@ -44,17 +44,6 @@ def run(config: RunConfig, rundir: RunDir) -> dict[str, Any]:
     write_json(rundir.scores_path, evaluation.scores)
     print_scores(evaluation.scores, primaries)
     return summarize(evaluation.scores)
-
-
-def choose_examples(examples: Sequence[Example], config: RunConfig) -> list[Example]:
-    """At most `evaluate.max_examples` of them, drawn with the run's seed, in the order given."""
-    import numpy as np
-
-    limit = config.evaluate.max_examples
-    if limit is None or len(examples) <= limit:
-        return list(examples)
-    chosen = np.random.default_rng(config.seed).choice(len(examples), size=limit, replace=False)
-    return [examples[i] for i in sorted(chosen)]
 
 
 def judging_modes(negatives: NegativesConfig) -> tuple[str, ...]:
