@@ -1,14 +1,13 @@
-"""The local sampling engine: each prompt is prefilled once, whatever the number of completions.
+"""The local sampling engine: each prompt is prefilled once, and finished completions make room for waiting ones.
 
 It reads nothing from the model's own generation config. Sampling is by inverse CDF from one uniform number per
-token, drawn beforehand from the seed, so that the samples do not depend on the batch size.
+token, drawn beforehand from the seed, so that the samples do not depend on how many are decoded at once.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Any
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, fields
 
 import numpy as np
 import torch
@@ -16,9 +15,12 @@ from torch import Tensor
 
 from homestretch.config import SamplingConfig
 from homestretch.console import progress
-from homestretch.encoding import pad
-from homestretch.models import LanguageModel, accepted, decoder_start_id, positions
+from homestretch.models import LanguageModel
+from homestretch.rollouts.rows import build_rows
 from homestretch.types import Completion, Example
+
+_SLACK = 8
+"""Finished rows leave, and waiting prompts join, when they are an eighth of the rows: moving them costs as well."""
 
 
 @torch.no_grad()
@@ -36,72 +38,97 @@ def generate(
     """`num_samples` completions per example, in the order given; greedy if `sampling` is None.
 
     `max_new_tokens` counts the terminator. `batch_size` is the number of completions decoded at once (at least one
-    prompt's). The model's training mode is left as it was; dropout is off while sampling.
+    prompt's): it bounds the memory. The model's training mode is left as it was; dropout is off while sampling.
     """
     prompts = [lm.codec.encode_prompt(example).ids for example in examples]
-    uniforms = np.random.default_rng(seed).random((len(examples), num_samples, max_new_tokens), dtype=np.float32)
     order = sorted(range(len(prompts)), key=lambda i: len(prompts[i]))
-    per_batch = max(1, batch_size // num_samples)
-    results: list[list[Completion]] = [[] for _ in examples]
+    shape = (len(examples), num_samples, max_new_tokens)
+    uniforms = np.random.default_rng(seed).random(shape, dtype=np.float32)[order].reshape(-1, max_new_tokens)
     was_training = lm.model.training
     lm.model.eval()
-    with progress(description, len(order)) as advance:
-        for start in range(0, len(order), per_batch):
-            chosen = order[start : start + per_batch]
-            noise = torch.from_numpy(uniforms[chosen].reshape(-1, max_new_tokens)).to(lm.device)
-            rows = _decode(lm, [prompts[i] for i in chosen], noise, num_samples, sampling)
-            for k, (ids, terminated) in enumerate(rows):
-                results[chosen[k // num_samples]].append(lm.codec.decode(ids, terminated=terminated))
-            advance(len(chosen))
+    with progress(description, len(order)) as advance, lm.autocast():
+        rows = _decode(
+            lm, [prompts[i] for i in order], torch.from_numpy(uniforms).to(lm.device), num_samples=num_samples,
+            num_slots=max(batch_size, num_samples), sampling=sampling, advance=advance,
+        )  # fmt: skip
     lm.model.train(was_training)
+    results: list[list[Completion]] = [[] for _ in examples]
+    for k, (ids, terminated) in enumerate(rows):
+        results[order[k // num_samples]].append(lm.codec.decode(ids, terminated=terminated))
     return results
 
 
 @dataclass(slots=True)
-class _State:
-    """What the next decoding step needs; its rows are the completions still growing."""
+class _Active:
+    """The rows being decoded, (B,) each."""
 
-    cache: Any
-    mask: Tensor
-    """Which cached positions count (causal), or the source mask (encoder-decoder)."""
-    encoder_states: Tensor | None
+    index: Tensor
+    """Which completion a row is."""
+    step: Tensor
+    """How many tokens it has, the terminator included."""
+    alive: Tensor
+    """False once it has its terminator or reached the cap, until it is dropped."""
 
-    def keep(self, rows: Tensor) -> None:
-        self.cache.batch_select_indices(rows)
-        self.mask = self.mask[rows]
-        if self.encoder_states is not None:
-            self.encoder_states = self.encoder_states[rows]
+    def select(self, rows: Tensor) -> _Active:
+        return _Active(*(getattr(self, f.name)[rows] for f in fields(self)))
+
+    def with_new(self, first: int, count: int) -> _Active:
+        """These rows and then completions first, first + 1, ..., without tokens yet."""
+        like = self.index
+        new = torch.arange(first, first + count, device=like.device)
+        return _Active(
+            torch.cat([self.index, new]),
+            torch.cat([self.step, torch.zeros_like(new)]),
+            torch.cat([self.alive, torch.ones_like(new, dtype=torch.bool)]),
+        )
 
 
 def _decode(
     lm: LanguageModel,
     prompts: Sequence[Sequence[int]],
     uniforms: Tensor,
+    *,
     num_samples: int,
+    num_slots: int,
     sampling: SamplingConfig | None,
+    advance: Callable[[int], None],
 ) -> list[tuple[list[int], bool]]:
-    """Decode every row to its terminator or the cap; (ids without the terminator, terminated) per row."""
-    num_rows, max_new_tokens = uniforms.shape
-    state, logits = _prefill(lm, prompts, num_samples)
-    tokens = torch.full((num_rows, max_new_tokens), lm.codec.pad_id, dtype=torch.long, device=lm.device)
-    lengths = torch.full((num_rows,), max_new_tokens, dtype=torch.long, device=lm.device)
-    terminated = torch.zeros(num_rows, dtype=torch.bool, device=lm.device)
-    alive = torch.arange(num_rows, device=lm.device)
-    for step in range(max_new_tokens):
-        chosen = _choose(logits, uniforms[alive, step], sampling)
-        ended = chosen == lm.codec.eos_id
-        tokens[alive, step] = chosen
-        terminated[alive[ended]] = True
-        lengths[alive[ended]] = step
-        if bool(ended.all()) or step == max_new_tokens - 1:
-            break
-        if bool(ended.any()):
-            keep = (~ended).nonzero().squeeze(1)
-            state.keep(keep)
-            alive, chosen = alive[keep], chosen[keep]
-        logits = _step(lm, state, chosen)
-    rows = zip(tokens.tolist(), lengths.tolist(), terminated.tolist(), strict=True)
-    return [(ids[:length], end) for ids, length, end in rows]
+    """Decode every completion to its terminator or the cap; (ids without the terminator, terminated) of each."""
+    num_completions, cap = uniforms.shape
+    tokens = torch.full((num_completions, cap), lm.codec.pad_id, dtype=torch.long, device=lm.device)
+    lengths = torch.full((num_completions,), cap, dtype=torch.long, device=lm.device)
+    rows = build_rows(lm, num_slots, max(len(prompt) for prompt in prompts) + cap) if prompts else None
+    nobody = torch.zeros(0, dtype=torch.long, device=lm.device)
+    active, chosen, started = _Active(nobody, nobody, nobody.bool()), nobody, 0
+    while rows is not None and (len(chosen) or started < len(prompts)):
+        logits = [rows.step(chosen)] if len(chosen) else []
+        joining = _num_joining(len(prompts) - started, len(chosen), num_slots, num_samples, rows.can_refill)
+        if joining:
+            logits.append(rows.admit(prompts[started : started + joining], num_samples))
+            active = active.with_new(started * num_samples, joining * num_samples)
+            started += joining
+            advance(joining)
+        chosen = _choose(torch.cat(logits), uniforms[active.index, active.step.clamp(max=cap - 1)], sampling)
+        alive = active.alive.nonzero().squeeze(1)
+        index, step = active.index[alive], active.step[alive]
+        tokens[index, step] = chosen[alive]
+        ended = chosen[alive] == lm.codec.eos_id
+        lengths[index[ended]] = step[ended]
+        active.step += 1
+        active.alive[alive] = ~ended & (step + 1 < cap)
+        staying = active.alive.nonzero().squeeze(1)
+        if len(staying) == 0 or (len(chosen) - len(staying)) * _SLACK >= len(chosen):
+            rows.keep(staying)
+            active, chosen = active.select(staying), chosen[staying]
+    return [(ids[:length], length < cap) for ids, length in zip(tokens.tolist(), lengths.tolist(), strict=True)]
+
+
+def _num_joining(num_waiting: int, num_rows: int, num_slots: int, num_samples: int, can_refill: bool) -> int:
+    """How many waiting prompts start now: as many as fit, once there is room enough to be worth a prefill."""
+    free = num_slots - num_rows
+    if num_rows and (not can_refill or free * _SLACK < num_slots):
+        return 0
+    return min(num_waiting, free // num_samples)
 
 
 def _choose(logits_BV: Tensor, uniform_B: Tensor, sampling: SamplingConfig | None) -> Tensor:
@@ -127,46 +154,3 @@ def restrict(logits_BV: Tensor, sampling: SamplingConfig) -> Tensor:
         outside_BV = probs_BV.cumsum(-1) - probs_BV >= sampling.top_p
         logits_BV = logits_BV.masked_fill(outside_BV.scatter(1, index_BV, outside_BV), float("-inf"))
     return logits_BV
-
-
-def _prefill(lm: LanguageModel, prompts: Sequence[Sequence[int]], num_samples: int) -> tuple[_State, Tensor]:
-    """Run each prompt once, then repeat its cache for its samples; returns the logits of the first token."""
-    from transformers import DynamicCache, EncoderDecoderCache
-
-    ids, mask = (t.to(lm.device) for t in pad(prompts, lm.codec.pad_id, left=lm.family == "causal"))
-    repeated_mask = mask.repeat_interleave(num_samples, dim=0)
-    with lm.autocast():
-        if lm.family == "seq2seq":
-            encoder_states = lm.model.get_encoder()(input_ids=ids, attention_mask=mask.long()).last_hidden_state
-            encoder_states = encoder_states.repeat_interleave(num_samples, dim=0)
-            state = _State(EncoderDecoderCache(DynamicCache(), DynamicCache()), repeated_mask, encoder_states)
-            start = torch.full((len(repeated_mask),), decoder_start_id(lm.model), device=lm.device)
-            return state, _step(lm, state, start)
-        cache = DynamicCache()
-        optional = accepted(lm.model, {"position_ids": positions(mask), "logits_to_keep": 1})
-        out = lm.model(input_ids=ids, attention_mask=mask.long(), past_key_values=cache, use_cache=True, **optional)
-    cache.batch_repeat_interleave(num_samples)
-    return _State(cache, repeated_mask, None), out.logits[:, -1].repeat_interleave(num_samples, dim=0)
-
-
-def _step(lm: LanguageModel, state: _State, chosen_B: Tensor) -> Tensor:
-    """Feed one token per row; the logits (B, V) of the next."""
-    from transformers.modeling_outputs import BaseModelOutput
-
-    with lm.autocast():
-        if state.encoder_states is not None:
-            out = lm.model(
-                encoder_outputs=BaseModelOutput(last_hidden_state=state.encoder_states),
-                attention_mask=state.mask.long(),
-                decoder_input_ids=chosen_B[:, None],
-                past_key_values=state.cache,
-                use_cache=True,
-            )
-            return torch.as_tensor(out.logits[:, -1])
-        state.mask = torch.cat([state.mask, torch.ones_like(state.mask[:, :1])], dim=1)
-        optional = accepted(lm.model, {"position_ids": positions(state.mask)[:, -1:]})
-        out = lm.model(
-            input_ids=chosen_B[:, None], attention_mask=state.mask.long(), past_key_values=state.cache, use_cache=True,
-            **optional,
-        )  # fmt: skip
-    return torch.as_tensor(out.logits[:, -1])
