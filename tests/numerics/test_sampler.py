@@ -11,7 +11,12 @@ from conftest import NEW_MODELS, tiny_config, tiny_examples
 from homestretch.config import SamplingConfig
 from homestretch.encoding import pad
 from homestretch.models import load_language_model
+from homestretch.rollouts import sampler, slots
 from homestretch.rollouts.sampler import _choose, generate, restrict
+from homestretch.rollouts.slots import SlotRows, supports_slots
+from homestretch.types import Example
+
+EOS = 2
 
 
 @pytest.mark.parametrize("kind", NEW_MODELS)
@@ -29,20 +34,96 @@ def test_greedy_is_generate_token_for_token(kind, tiny_folders):
         assert completion.terminated == (lm.codec.eos_id in row)
 
 
-@pytest.mark.parametrize("kind", ["llama", "t5"])
-def test_samples_do_not_depend_on_the_batch_size(kind, tiny_folders):
+def sampled(lm, *, num_examples=7, num_samples=3, batch_size=64, seed=4, max_new_tokens=8):
+    rows = generate(
+        lm, tiny_examples(num_examples), max_new_tokens=max_new_tokens, batch_size=batch_size,
+        sampling=SamplingConfig(), num_samples=num_samples, seed=seed,
+    )  # fmt: skip
+    return [[(c.ids, c.terminated) for c in row] for row in rows]
+
+
+@pytest.fixture
+def natural_ends(monkeypatch):
+    """End every completion at random, a quarter of them a step, as far as its own random numbers go."""
+
+    def choose(logits, uniforms, sampling):
+        return torch.where(uniforms < 0.25, EOS, _choose(logits, uniforms, sampling))
+
+    monkeypatch.setattr(sampler, "_choose", choose)
+
+
+@pytest.mark.parametrize("kind", NEW_MODELS)
+def test_samples_do_not_depend_on_the_number_of_slots(kind, tiny_folders, natural_ends):
     lm = load_language_model(tiny_folders[kind], tiny_config(kind))
-    runs = [
-        generate(
-            lm, tiny_examples(5), max_new_tokens=8, batch_size=size, sampling=SamplingConfig(), num_samples=3, seed=4
-        )
-        for size in (3, 15)
-    ]
-    assert [[c.ids for c in row] for row in runs[0]] == [[c.ids for c in row] for row in runs[1]]
-    other = generate(
-        lm, tiny_examples(5), max_new_tokens=8, batch_size=15, sampling=SamplingConfig(), num_samples=3, seed=5
+    assert lm.codec.eos_id == EOS
+    runs = [sampled(lm, batch_size=size) for size in (1, 4, 7, 21)]
+    assert all(run == runs[0] for run in runs)
+    lengths = {len(ids) for row in runs[0] for ids, _ in row}
+    assert len(lengths) > 3, "rows should end at different times"
+    assert sampled(lm, seed=5) != runs[0]
+
+
+@pytest.mark.parametrize("kind", ["llama", "qwen2", "gpt2"])
+def test_shared_prompt_states_change_nothing(kind, tiny_folders, natural_ends, monkeypatch):
+    lm = load_language_model(tiny_folders[kind], tiny_config(kind))
+    assert supports_slots(lm)
+    shared = sampled(lm, batch_size=6)
+    monkeypatch.setattr(sampler, "supports_slots", lambda lm: False)
+    assert sampled(lm, batch_size=6) == shared
+
+
+def test_rows_join_as_others_end(tiny_folders, natural_ends, monkeypatch):
+    lm = load_language_model(tiny_folders["llama"], tiny_config())
+    rows_at_admission = []
+    admit = SlotRows.admit
+
+    def watched(self, prompts, num_samples):
+        rows_at_admission.append(self.num_rows)
+        logits = admit(self, prompts, num_samples)
+        assert self.num_rows <= self.num_slots
+        assert self.num_groups <= self.max_groups
+        return logits
+
+    monkeypatch.setattr(SlotRows, "admit", watched)
+    sampled(lm, num_examples=30, num_samples=2, batch_size=8)
+    assert any(rows_at_admission), "nothing joined while others were being decoded"
+
+
+def test_a_model_that_refuses_the_attention_falls_back(tiny_folders, monkeypatch):
+    lm = load_language_model(tiny_folders["llama"], tiny_config())
+    expected = sampled(lm)
+
+    def refuse(*args, **kwargs):
+        raise ValueError("attention scores with further terms")
+
+    other = load_language_model(tiny_folders["llama"], tiny_config())
+    with monkeypatch.context() as patch:
+        patch.setattr(slots, "_attend", refuse)
+        assert not supports_slots(other)
+    assert sampled(other) == expected
+
+
+def test_first_tokens_follow_the_models_distribution(tiny_folders):
+    lm = load_language_model(tiny_folders["llama"], tiny_config())
+    rows = generate(
+        lm, tiny_examples(1), max_new_tokens=1, batch_size=512, sampling=SamplingConfig(), num_samples=20_000, seed=1
     )
-    assert [[c.ids for c in row] for row in other] != [[c.ids for c in row] for row in runs[0]]
+    prompt = torch.tensor([lm.codec.encode_prompt(tiny_examples(1)[0]).ids])
+    with torch.no_grad():
+        expected = lm.model(prompt).logits[0, -1].double().softmax(-1).numpy()
+    drawn = np.bincount([c.ids[0] if c.ids else EOS for c in rows[0]], minlength=len(expected))
+    order = np.argsort(expected)
+    bins = np.array_split(order, 30)  # the vocabulary in 30 parts, so that each expects hundreds
+    assert stats.chisquare([drawn[b].sum() for b in bins], [expected[b].sum() * 20_000 for b in bins]).pvalue > 0.001
+
+
+def test_prompts_of_one_token_and_no_prompts(tiny_folders):
+    lm = load_language_model(tiny_folders["llama"], tiny_config())
+    short = Example(id="s", source="Hi", prompt="Hi", document_span=(0, 2))
+    assert len(lm.codec.encode_prompt(short).ids) <= 2
+    (row,) = generate(lm, [short], max_new_tokens=4, batch_size=2, sampling=SamplingConfig(), num_samples=5)
+    assert len(row) == 5
+    assert generate(lm, [], max_new_tokens=4, batch_size=2) == []
 
 
 @pytest.mark.parametrize(

@@ -16,7 +16,8 @@ from torch import Tensor
 from homestretch.config import SamplingConfig
 from homestretch.console import progress
 from homestretch.models import LanguageModel
-from homestretch.rollouts.rows import build_rows
+from homestretch.rollouts.rows import CausalRows, Ids, Rows, Seq2SeqRows
+from homestretch.rollouts.slots import SlotRows, supports_slots
 from homestretch.types import Completion, Example
 
 _SLACK = 8
@@ -85,7 +86,7 @@ class _Active:
 
 def _decode(
     lm: LanguageModel,
-    prompts: Sequence[Sequence[int]],
+    prompts: Sequence[Ids],
     uniforms: Tensor,
     *,
     num_samples: int,
@@ -97,12 +98,13 @@ def _decode(
     num_completions, cap = uniforms.shape
     tokens = torch.full((num_completions, cap), lm.codec.pad_id, dtype=torch.long, device=lm.device)
     lengths = torch.full((num_completions,), cap, dtype=torch.long, device=lm.device)
-    rows = build_rows(lm, num_slots, max(len(prompt) for prompt in prompts) + cap) if prompts else None
+    rows = _build_rows(lm, prompts, num_slots, num_samples, cap)
     nobody = torch.zeros(0, dtype=torch.long, device=lm.device)
     active, chosen, started = _Active(nobody, nobody, nobody.bool()), nobody, 0
-    while rows is not None and (len(chosen) or started < len(prompts)):
+    while len(chosen) or started < len(prompts):
         logits = [rows.step(chosen)] if len(chosen) else []
-        joining = _num_joining(len(prompts) - started, len(chosen), num_slots, num_samples, rows.can_refill)
+        waiting = min(len(prompts) - started, rows.room())
+        joining = _num_joining(waiting, len(chosen), num_slots, num_samples)
         if joining:
             logits.append(rows.admit(prompts[started : started + joining], num_samples))
             active = active.with_new(started * num_samples, joining * num_samples)
@@ -123,10 +125,19 @@ def _decode(
     return [(ids[:length], length < cap) for ids, length in zip(tokens.tolist(), lengths.tolist(), strict=True)]
 
 
-def _num_joining(num_waiting: int, num_rows: int, num_slots: int, num_samples: int, can_refill: bool) -> int:
+def _build_rows(lm: LanguageModel, prompts: Sequence[Ids], num_slots: int, num_samples: int, cap: int) -> Rows:
+    if lm.family == "seq2seq":
+        return Seq2SeqRows(lm)
+    if not supports_slots(lm):
+        return CausalRows(lm)
+    longest = max((len(prompt) for prompt in prompts), default=1)
+    return SlotRows(lm, num_slots=num_slots, num_samples=num_samples, max_prompt=longest, max_new=cap)
+
+
+def _num_joining(num_waiting: int, num_rows: int, num_slots: int, num_samples: int) -> int:
     """How many waiting prompts start now: as many as fit, once there is room enough to be worth a prefill."""
     free = num_slots - num_rows
-    if num_rows and (not can_refill or free * _SLACK < num_slots):
+    if num_rows and free * _SLACK < num_slots:
         return 0
     return min(num_waiting, free // num_samples)
 
