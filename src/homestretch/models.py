@@ -1,4 +1,4 @@
-"""Language models: made, loaded, run over (prompt, completion) pairs, and saved as plain Hugging Face folders."""
+"""Language models: made, loaded, and saved as plain Hugging Face folders. forward.py runs them."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from homestretch.config import LoRAConfig, NewModelConfig, RunConfig
 from homestretch.console import say
-from homestretch.encoding import Codec, Family, pad
+from homestretch.encoding import Codec, Family
 from homestretch.ops.packing import pack, states_after
 from homestretch.rundir import atomic_dir
 from homestretch.types import Example, UserError
@@ -37,6 +37,8 @@ class LanguageModel:
     """Arithmetic of the forward pass; the weights themselves are float32."""
     shares_prompts: bool = False
     """Whether completions of one prompt go through a causal model in one sequence (see ops/packing.py)."""
+    projects_last: bool = False
+    """Whether the logits are the output projection of states, and nothing more (see forward.py)."""
 
     def autocast(self) -> contextlib.AbstractContextManager[Any]:
         """The context in which forwards run."""
@@ -133,7 +135,28 @@ def load_language_model(path: str | Path, config: RunConfig) -> LanguageModel:
     shares = family == "causal" and can_share_prompts(model)
     if family == "causal" and not shares:
         say(f"{model_config.model_type}: no 4-D attention masks, so a prompt is computed again for every completion")
-    return LanguageModel(model, codec, family, device, resolve_dtype(config, hidden), shares)
+    return LanguageModel(
+        model, codec, family, device, resolve_dtype(config, hidden), shares_prompts=shares,
+        projects_last=projects_last(model),
+    )  # fmt: skip
+
+
+@torch.no_grad()
+def projects_last(model: Any) -> bool:
+    """Whether a model's logits are its output projection of some states, and nothing more. Tried on a few tokens.
+
+    Not so where logits are capped, scaled or shifted afterwards.
+    """
+    head = model.get_output_embeddings()
+    if not isinstance(head, nn.Linear):
+        return False
+    caught: list[Tensor] = []
+    handle = head.register_forward_pre_hook(lambda _, args: caught.append(args[0]))
+    ids = torch.arange(4, device=model.device)[None] % head.out_features
+    inputs = {"input_ids": ids} | ({"decoder_input_ids": ids} if model.config.is_encoder_decoder else {})
+    logits = model(**inputs, use_cache=False).logits
+    handle.remove()
+    return len(caught) == 1 and torch.allclose(head(caught[0]), logits, atol=1e-5)
 
 
 def separate_pad(model: Any, tokenizer: Any) -> None:
@@ -213,74 +236,6 @@ def save_language_model(lm: LanguageModel, path: Path) -> None:
         lm.codec.tokenizer.save_pretrained(folder)
 
 
-@dataclass(frozen=True, slots=True)
-class ResponseBatch:
-    """Completions of a few prompts, padded. Each prompt stands once; `prompt_index_B` says whose a row is."""
-
-    prompt_ids: Tensor
-    prompt_mask: Tensor
-    prompt_index_B: Tensor
-    ids_BT: Tensor
-    mask_BT: Tensor
-
-
-def response_batch(
-    prompts: Sequence[Sequence[int]], completions: Sequence[Sequence[int]], lm: LanguageModel
-) -> ResponseBatch:
-    """Pad (prompt, completion) id pairs; equal prompts are kept once. Prompts are left-padded for causal models."""
-    unique = {tuple(prompt): None for prompt in prompts}
-    places = {prompt: i for i, prompt in enumerate(unique)}
-    prompt_ids, prompt_mask = pad(list(unique), lm.codec.pad_id, left=lm.family == "causal")
-    ids_BT, mask_BT = pad(completions, lm.codec.pad_id)
-    index_B = torch.tensor([places[tuple(prompt)] for prompt in prompts])
-    return ResponseBatch(*(t.to(lm.device) for t in (prompt_ids, prompt_mask, index_B, ids_BT, mask_BT)))
-
-
-@dataclass(frozen=True, slots=True)
-class ResponseOutputs:
-    """What a forward says of the completion's positions: position t predicts token t."""
-
-    logits_BTV: Tensor
-    hidden_BTD: Tensor
-    """The trunk's last hidden states at the positions the logits come from."""
-
-
-def response_forward(lm: LanguageModel, batch: ResponseBatch) -> ResponseOutputs:
-    """Logits and hidden states for the completion tokens, each from the state before the token."""
-    with lm.autocast():
-        if lm.family == "seq2seq":
-            return _seq2seq_forward(lm, batch)
-        return _causal_forward(lm, batch)
-
-
-def _causal_forward(lm: LanguageModel, batch: ResponseBatch) -> ResponseOutputs:
-    if lm.shares_prompts and len(batch.prompt_ids) < len(batch.ids_BT):
-        return _packed_forward(lm, batch)
-    ids = torch.cat([batch.prompt_ids[batch.prompt_index_B], batch.ids_BT], dim=1)
-    mask = torch.cat([batch.prompt_mask[batch.prompt_index_B], batch.mask_BT], dim=1)
-    width = batch.ids_BT.shape[1] + 1
-    optional = {"position_ids": positions(mask), "logits_to_keep": width}
-    out = lm.model(
-        input_ids=ids, attention_mask=mask.long(), use_cache=False, output_hidden_states=True,
-        **accepted(lm.model, optional),
-    )  # fmt: skip
-    return ResponseOutputs(out.logits[:, -width:-1], out.hidden_states[-1][:, -width:-1])
-
-
-def _packed_forward(lm: LanguageModel, batch: ResponseBatch) -> ResponseOutputs:
-    packed = pack(batch.prompt_ids, batch.prompt_mask, batch.prompt_index_B, batch.ids_BT, batch.mask_BT)
-    out = lm.model(
-        input_ids=packed.ids, attention_mask=additive_mask(packed.allowed, lm.dtype), position_ids=packed.positions,
-        use_cache=False, output_hidden_states=True, **accepted(lm.model, {"logits_to_keep": packed.num_kept}),
-    )  # fmt: skip
-    width, index_B = batch.ids_BT.shape[1], batch.prompt_index_B
-    before_BT = torch.arange(width, device=lm.device).expand(len(index_B), -1)
-    logits, hidden = out.logits[:, -packed.num_kept :], out.hidden_states[-1][:, -packed.num_kept :]
-    return ResponseOutputs(
-        states_after(logits, packed, index_B, before_BT, width), states_after(hidden, packed, index_B, before_BT, width)
-    )
-
-
 def additive_mask(allowed: Tensor, dtype: torch.dtype) -> Tensor:
     """0 where allowed, the lowest finite number elsewhere: what every attention implementation takes."""
     return torch.zeros_like(allowed, dtype=dtype).masked_fill(~allowed, torch.finfo(dtype).min)
@@ -310,25 +265,6 @@ def can_share_prompts(model: Any) -> bool:
     counts = torch.tensor([[0, 1, 2]] * 2, device=model.device)
     found = states_after(shared.last_hidden_state[:, -packed.num_kept :], packed, index, counts, 2)
     return bool(torch.allclose(found, plain[:, -3:], atol=1e-3, rtol=1e-3))
-
-
-def _seq2seq_forward(lm: LanguageModel, batch: ResponseBatch) -> ResponseOutputs:
-    from transformers.modeling_outputs import BaseModelOutput
-
-    encoder = lm.model.get_encoder()
-    states = encoder(input_ids=batch.prompt_ids, attention_mask=batch.prompt_mask.long()).last_hidden_state
-    start_B1 = torch.full_like(batch.ids_BT[:, :1], decoder_start_id(lm.model))
-    shifted_BT = torch.cat([start_B1, batch.ids_BT[:, :-1]], dim=1)
-    shifted_mask_BT = torch.cat([torch.ones_like(batch.mask_BT[:, :1]), batch.mask_BT[:, :-1]], dim=1)
-    out = lm.model(
-        encoder_outputs=BaseModelOutput(last_hidden_state=states[batch.prompt_index_B]),
-        attention_mask=batch.prompt_mask[batch.prompt_index_B].long(),
-        decoder_input_ids=shifted_BT,
-        decoder_attention_mask=shifted_mask_BT.long(),
-        use_cache=False,
-        output_hidden_states=True,
-    )
-    return ResponseOutputs(out.logits, out.decoder_hidden_states[-1])
 
 
 def positions(mask: Tensor) -> Tensor:

@@ -22,7 +22,7 @@ LAYERS: tuple[frozenset[str], ...] = (
     frozenset({"config_docs", "environment", "recipe", "tasks", "tokenizers"}),
     frozenset({"checkpoint", "data", "encoding", "inspection"}),
     frozenset({"models"}),
-    frozenset({"training"}),
+    frozenset({"forward", "training"}),
     frozenset({"rollouts"}),
     frozenset({"algorithms", "failures", "metrics", "report", "rewards"}),
     frozenset({"stages", "validation"}),

@@ -8,8 +8,9 @@ import pytest
 import torch
 
 from conftest import NEW_MODELS, tiny_config, tiny_examples
-from homestretch.models import load_language_model, response_batch, response_forward
-from homestretch.ops.logprobs import selected_logprobs
+from homestretch import forward
+from homestretch.forward import response_batch, response_states, token_logprobs, token_logprobs_and_entropies
+from homestretch.models import load_language_model, projects_last
 from homestretch.rewards.reward_model import build_reward_model
 from homestretch.types import Completion
 
@@ -35,8 +36,8 @@ def test_values_and_gradients_are_those_of_separate_passes(kind, tiny_folders):
     found = []
     for shares in (True, False):
         batch = response_batch(prompts, completions, lm)
-        out = response_forward(replace(lm, shares_prompts=shares), batch)
-        logprobs = selected_logprobs(out.logits_BTV, batch.ids_BT) * batch.mask_BT
+        out = response_states(replace(lm, shares_prompts=shares), batch)
+        logprobs = token_logprobs(lm, out, batch)
         lm.model.zero_grad()
         (logprobs.sum() + (out.hidden_BTD.sum(-1) * batch.mask_BT).sum()).backward()
         gradient = torch.cat([p.grad.flatten() for p in lm.model.parameters()])
@@ -61,3 +62,36 @@ def test_a_model_with_its_own_masks_is_refused(tiny_folders):
     lm = load_language_model(tiny_folders["llama"], tiny_config())
     lm.model.config.layer_types = ["sliding_attention", "full_attention"]
     assert not can_share_prompts(lm.model)
+
+
+def logprobs_and_gradient(lm):
+    prompts, completions = groups(lm.codec)
+    batch = response_batch(prompts, completions, lm)
+    logprobs = token_logprobs(lm, response_states(lm, batch), batch, temperature=0.7)
+    lm.model.zero_grad()
+    (logprobs * torch.linspace(-1, 1, logprobs.shape[1])).sum().backward()
+    gradient = torch.cat([p.grad.flatten() for p in lm.model.parameters() if p.grad is not None])
+    entropies = token_logprobs_and_entropies(lm, response_states(lm, batch), batch, temperature=0.7)[1]
+    return logprobs.detach(), gradient, entropies
+
+
+@pytest.mark.parametrize("kind", NEW_MODELS)
+def test_the_vocabulary_in_chunks_changes_nothing(kind, tiny_folders, monkeypatch):
+    lm = load_language_model(tiny_folders[kind], tiny_config(kind))
+    assert lm.projects_last
+    whole = logprobs_and_gradient(replace(lm, projects_last=False))
+    sizes = []
+    head = lm.model.get_output_embeddings()
+    head.register_forward_hook(lambda module, args, out: sizes.append(out.numel() // out.shape[-1]))
+    monkeypatch.setattr(forward, "_MAX_LOGITS", 5 * head.out_features)
+    for chunked, expected in zip(logprobs_and_gradient(lm), whole, strict=True):
+        assert torch.allclose(chunked, expected, rtol=1e-5, atol=1e-5 * expected.abs().max().item())
+    # one place a row while the trunk runs, then at most five tokens at once
+    assert max(sizes) <= max(5, len(groups(lm.codec)[0]))
+    assert sizes.count(5) > 4
+
+
+def test_logits_that_are_changed_after_the_projection_are_taken_whole(tiny_folders):
+    lm = load_language_model(tiny_folders["bart"], tiny_config("bart"))
+    lm.model.final_logits_bias += torch.linspace(0, 1, lm.model.final_logits_bias.shape[1])
+    assert not projects_last(lm.model)

@@ -10,15 +10,13 @@ from conftest import NEW_MODELS, tiny_config, tiny_examples
 from homestretch.algorithms.actor_critic import ActorCritic
 from homestretch.algorithms.learner import Learner
 from homestretch.config import LoRAConfig, ModelConfig, PPOConfig, SamplingConfig
+from homestretch.forward import response_batch, response_states, token_logprobs
 from homestretch.models import (
     add_lora,
     frozen_copy,
     load_language_model,
     reference_policy,
-    response_batch,
-    response_forward,
 )
-from homestretch.ops.logprobs import selected_logprobs
 from homestretch.rollouts.collect import collect, prompt_batches
 from homestretch.stages.sft import mean_loss
 from homestretch.training import TrainingError, microbatches
@@ -57,9 +55,7 @@ def test_logprobs_are_those_of_one_plain_pass(kind, tiny_folders):
         torch.arange(len(prompts[0]) - 1, ids.shape[1] - 1), ids[0, len(prompts[0]) :]
     ]
     batch = response_batch(prompts, completions, lm)
-    assert torch.allclose(
-        selected_logprobs(response_forward(lm, batch).logits_BTV, batch.ids_BT)[0], expected, atol=1e-5
-    )
+    assert torch.allclose(token_logprobs(lm, response_states(lm, batch), batch)[0], expected, atol=1e-5)
 
 
 def test_microbatches_keep_every_item_once_and_the_budget():
@@ -124,13 +120,13 @@ def test_with_lora_the_reference_is_the_trunk_with_adapters_off(tiny_folders):
     lm = load_language_model(tiny_folders["llama"], tiny_config())
     prompts, completions = encoded(lm)
     batch = response_batch(prompts, completions, lm)
-    plain = response_forward(lm, batch).logits_BTV.detach()
+    plain = token_logprobs(lm, response_states(lm, batch), batch).detach()
     adapted = add_lora(lm, LoRAConfig(r=4, alpha=8), seed=0)
     learner = Learner(adapted, None, ppo(optimizer={"lr": 1e-2}))
     learner.update(rollouts_for(adapted, [1.0, -1.0, 0.5, 2.0]), np.random.default_rng(0))
     with reference_policy(adapted, None) as reference:
-        assert torch.allclose(response_forward(reference, batch).logits_BTV, plain, atol=1e-5)
-    assert not torch.allclose(response_forward(adapted, batch).logits_BTV, plain, atol=1e-4)
+        assert torch.allclose(token_logprobs(reference, response_states(reference, batch), batch), plain, atol=1e-5)
+    assert not torch.allclose(token_logprobs(adapted, response_states(adapted, batch), batch), plain, atol=1e-4)
 
 
 def test_a_bad_score_stops_before_the_update(tiny_folders):

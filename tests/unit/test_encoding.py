@@ -6,7 +6,8 @@ import pytest
 
 from conftest import NEW_MODELS, tiny_config, tiny_examples
 from homestretch.encoding import Codec, pad
-from homestretch.models import load_language_model, response_batch
+from homestretch.forward import response_batch
+from homestretch.models import load_language_model
 from homestretch.rewards.reward_model import build_reward_model
 from homestretch.stages.sft import encoded_pairs
 from homestretch.types import Completion, Example, UserError

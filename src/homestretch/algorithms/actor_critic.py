@@ -8,8 +8,15 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from homestretch.models import LanguageModel, hidden_size, response_batch, response_forward
-from homestretch.ops.logprobs import entropy, selected_logprobs
+from homestretch.forward import (
+    ResponseBatch,
+    ResponseStates,
+    response_batch,
+    response_states,
+    token_logprobs,
+    token_logprobs_and_entropies,
+)
+from homestretch.models import LanguageModel, hidden_size
 
 Ids = tuple[int, ...]
 
@@ -41,17 +48,17 @@ class ActorCritic(nn.Module):
         """Log-probs at the behaviour temperature, and values; without `trunk_gradient` only the head learns."""
         batch = response_batch(prompts, completions, self.lm)
         with torch.set_grad_enabled(trunk_gradient and torch.is_grad_enabled()):
-            out = response_forward(self.lm, batch)
-            logprobs_BT = selected_logprobs(out.logits_BTV, batch.ids_BT, temperature=self.temperature)
-        values_BT = self.value_head(out.hidden_BTD.float()).squeeze(-1)
-        return TokenOutputs(logprobs_BT * batch.mask_BT, values_BT * batch.mask_BT, batch.mask_BT)
+            states = response_states(self.lm, batch)
+            logprobs_BT = token_logprobs(self.lm, states, batch, temperature=self.temperature)
+        return TokenOutputs(logprobs_BT, self._values(states, batch), batch.mask_BT)
 
     @torch.no_grad()
     def observe(self, prompts: Sequence[Ids], completions: Sequence[Ids]) -> tuple[TokenOutputs, Tensor]:
         """The same without gradient, and the entropies (B, T) of the policy's distributions, 0 where masked out."""
         batch = response_batch(prompts, completions, self.lm)
-        out = response_forward(self.lm, batch)
-        logprobs_BT = selected_logprobs(out.logits_BTV, batch.ids_BT, temperature=self.temperature) * batch.mask_BT
-        entropies_BT = entropy(out.logits_BTV, temperature=self.temperature) * batch.mask_BT
-        values_BT = self.value_head(out.hidden_BTD.float()).squeeze(-1) * batch.mask_BT
-        return TokenOutputs(logprobs_BT, values_BT, batch.mask_BT), entropies_BT
+        states = response_states(self.lm, batch)
+        logprobs_BT, entropies_BT = token_logprobs_and_entropies(self.lm, states, batch, temperature=self.temperature)
+        return TokenOutputs(logprobs_BT, self._values(states, batch), batch.mask_BT), entropies_BT
+
+    def _values(self, states: ResponseStates, batch: ResponseBatch) -> Tensor:
+        return torch.as_tensor(self.value_head(states.hidden_BTD.float()).squeeze(-1) * batch.mask_BT)

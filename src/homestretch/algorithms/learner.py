@@ -13,9 +13,9 @@ from torch import Tensor
 from homestretch.algorithms import ppo
 from homestretch.algorithms.actor_critic import ActorCritic, Ids
 from homestretch.config import PPOConfig
-from homestretch.models import LanguageModel, reference_policy, response_batch, response_forward
+from homestretch.forward import response_batch, response_states, token_logprobs
+from homestretch.models import LanguageModel, reference_policy
 from homestretch.ops.kl import adapted_beta
-from homestretch.ops.logprobs import selected_logprobs
 from homestretch.training import TrainingError, apply_step, build_optimizer, check_finite, grouped_microbatches
 from homestretch.types import Rollout
 
@@ -89,9 +89,8 @@ class Learner:
             out, entropies_BT = self.actor_critic.observe(prompts, completions)
             batch = response_batch(prompts, completions, self.lm)
             with reference_policy(self.lm, self.frozen) as reference_lm:
-                logits_BTV = response_forward(reference_lm, batch).logits_BTV
-            temperature = self.config.sampling.temperature
-            reference_BT = selected_logprobs(logits_BTV, batch.ids_BT, temperature=temperature) * batch.mask_BT
+                states, temperature = response_states(reference_lm, batch), self.config.sampling.temperature
+                reference_BT = token_logprobs(reference_lm, states, batch, temperature=temperature)
             place = (torch.tensor(part, device=device)[:, None], torch.arange(batch.ids_BT.shape[1], device=device))
             mask[place], logprobs[place], values[place] = out.mask, out.logprobs, out.values
             reference[place], entropies[place] = reference_BT, entropies_BT

@@ -19,6 +19,7 @@ from torch import Tensor, nn
 
 from homestretch.config import LoRAConfig, RunConfig
 from homestretch.encoding import Codec, pad
+from homestretch.forward import response_batch, response_states
 from homestretch.models import (
     LanguageModel,
     accepted,
@@ -29,8 +30,6 @@ from homestretch.models import (
     load_language_model,
     resolve_device,
     resolve_dtype,
-    response_batch,
-    response_forward,
     separate_pad,
 )
 from homestretch.ops.packing import pack, states_after
@@ -98,7 +97,7 @@ class RewardModel(nn.Module):
         assert self.head is not None
         completions = [(*c, self.lm.codec.pad_id) for _, c in encoded]
         batch = response_batch([p for p, _ in encoded], completions, self.lm)
-        states_BTD = response_forward(self.lm, batch).hidden_BTD.float()
+        states_BTD = response_states(self.lm, batch).hidden_BTD.float()
         last_B = torch.tensor([len(c) for _, c in encoded], device=self.lm.device)
         return torch.as_tensor(self.head(states_BTD[torch.arange(len(encoded)), last_B])[:, 0])
 

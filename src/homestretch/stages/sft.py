@@ -14,17 +14,15 @@ from homestretch.checkpoint import load_trainable, save_trainable
 from homestretch.config import RunConfig
 from homestretch.console import progress, say
 from homestretch.data import load_splits
+from homestretch.forward import response_batch, response_states, token_logprobs
 from homestretch.metrics import build_selection
 from homestretch.models import (
     LanguageModel,
     add_lora,
     build_base,
     load_language_model,
-    response_batch,
-    response_forward,
     save_language_model,
 )
-from homestretch.ops.logprobs import selected_logprobs
 from homestretch.rollouts.sampler import generate
 from homestretch.rundir import RunDir
 from homestretch.training import apply_step, build_optimizer, check_finite, epoch_batches, microbatches, set_up_torch
@@ -135,14 +133,13 @@ def _accumulate(lm: LanguageModel, pairs: Sequence[Pair], config: RunConfig) -> 
 
 def _summed_loss(lm: LanguageModel, pairs: Sequence[Pair]) -> Tensor:
     batch = response_batch([p for p, _ in pairs], [c for _, c in pairs], lm)
-    logprobs_BT = selected_logprobs(response_forward(lm, batch).logits_BTV, batch.ids_BT)
-    return -(logprobs_BT * batch.mask_BT).sum()
+    return -token_logprobs(lm, response_states(lm, batch), batch).sum()
 
 
 def _summed_losses_with_prompt(lm: LanguageModel, pairs: Sequence[Pair]) -> tuple[Tensor, Tensor]:
     """One pass over whole texts: the loss of the completions' tokens, and that of the prompts' after their first."""
     batch = response_batch([p[:1] for p, _ in pairs], [p[1:] + c for p, c in pairs], lm)
-    losses_BT = -selected_logprobs(response_forward(lm, batch).logits_BTV, batch.ids_BT) * batch.mask_BT
+    losses_BT = -token_logprobs(lm, response_states(lm, batch), batch)
     prompt_lengths_B1 = torch.tensor([[len(p) - 1] for p, _ in pairs], device=lm.device)
     in_prompt_BT = torch.arange(losses_BT.shape[1], device=lm.device)[None] < prompt_lengths_B1
     return (losses_BT * ~in_prompt_BT).sum(), (losses_BT * in_prompt_BT).sum()

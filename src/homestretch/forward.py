@@ -1,0 +1,176 @@
+"""The training forward: what a language model says of completions' tokens, each from the state before it.
+
+A prompt is computed once for all its completions, and the vocabulary only for tokens that count, in chunks: no tensor
+of batch x length x vocabulary exists.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from homestretch.encoding import pad
+from homestretch.models import LanguageModel, accepted, additive_mask, decoder_start_id, positions
+from homestretch.ops.logprobs import entropy, in_chunks, selected_logprobs
+from homestretch.ops.packing import pack, states_after
+
+_MAX_LOGITS = 2**25
+"""Elements of the logits that exist at once (128 MiB in float32)."""
+
+
+@dataclass(frozen=True, slots=True)
+class ResponseBatch:
+    """Completions of a few prompts, padded. Each prompt stands once; `prompt_index_B` says whose a row is."""
+
+    prompt_ids: Tensor
+    prompt_mask: Tensor
+    prompt_index_B: Tensor
+    ids_BT: Tensor
+    mask_BT: Tensor
+
+
+def response_batch(
+    prompts: Sequence[Sequence[int]], completions: Sequence[Sequence[int]], lm: LanguageModel
+) -> ResponseBatch:
+    """Pad (prompt, completion) id pairs; equal prompts are kept once. Prompts are left-padded for causal models."""
+    unique = {tuple(prompt): None for prompt in prompts}
+    places = {prompt: i for i, prompt in enumerate(unique)}
+    prompt_ids, prompt_mask = pad(list(unique), lm.codec.pad_id, left=lm.family == "causal")
+    ids_BT, mask_BT = pad(completions, lm.codec.pad_id)
+    index_B = torch.tensor([places[tuple(prompt)] for prompt in prompts])
+    return ResponseBatch(*(t.to(lm.device) for t in (prompt_ids, prompt_mask, index_B, ids_BT, mask_BT)))
+
+
+@dataclass(frozen=True, slots=True)
+class ResponseStates:
+    """What a forward says of the completions' positions: position t predicts token t."""
+
+    hidden_BTD: Tensor
+    """The trunk's last hidden states."""
+    unprojected_BTD: Tensor
+    """What the output projection reads; the logits themselves where they are more than that projection."""
+    project: Callable[[Tensor], Tensor]
+    """From those to logits (..., V)."""
+
+
+def response_states(lm: LanguageModel, batch: ResponseBatch) -> ResponseStates:
+    """One pass over the batch, the vocabulary not yet computed."""
+    with lm.autocast():
+        return _seq2seq_states(lm, batch) if lm.family == "seq2seq" else _causal_states(lm, batch)
+
+
+def token_logprobs(
+    lm: LanguageModel, states: ResponseStates, batch: ResponseBatch, *, temperature: float = 1.0
+) -> Tensor:
+    """Log-probabilities (B, T) of the completions' tokens, 0 where masked out; float32, with gradient."""
+
+    def of(unprojected_ND: Tensor, ids_N: Tensor) -> tuple[Tensor, ...]:
+        return (selected_logprobs(states.project(unprojected_ND), ids_N, temperature=temperature),)
+
+    return _per_token(lm, states, batch, of)[0]
+
+
+@torch.no_grad()
+def token_logprobs_and_entropies(
+    lm: LanguageModel, states: ResponseStates, batch: ResponseBatch, *, temperature: float
+) -> tuple[Tensor, Tensor]:
+    """The same without gradient, and the entropies (B, T) of the tokens' distributions in nats."""
+
+    def of(unprojected_ND: Tensor, ids_N: Tensor) -> tuple[Tensor, ...]:
+        logits_NV = states.project(unprojected_ND)
+        logprobs_N = selected_logprobs(logits_NV, ids_N, temperature=temperature)
+        return logprobs_N, entropy(logits_NV, temperature=temperature)
+
+    logprobs_BT, entropies_BT = _per_token(lm, states, batch, of)
+    return logprobs_BT, entropies_BT
+
+
+def _per_token(
+    lm: LanguageModel, states: ResponseStates, batch: ResponseBatch, of: Callable[..., tuple[Tensor, ...]]
+) -> list[Tensor]:
+    """What `of` makes of the tokens that count, (B, T) each, never more than `_MAX_LOGITS` logits at once."""
+    mask_BT, chunk = batch.mask_BT, max(1, _MAX_LOGITS // vocabulary_size(lm))
+    with lm.autocast():
+        found = in_chunks(of, states.unprojected_BTD[mask_BT], batch.ids_BT[mask_BT], chunk=chunk)
+    return [torch.zeros(mask_BT.shape, device=lm.device).masked_scatter(mask_BT, values_N) for values_N in found]
+
+
+def vocabulary_size(lm: LanguageModel) -> int:
+    """Width of the logits."""
+    return int(lm.model.get_output_embeddings().weight.shape[0])
+
+
+def _causal_states(lm: LanguageModel, batch: ResponseBatch) -> ResponseStates:
+    width, index_B = batch.ids_BT.shape[1], batch.prompt_index_B
+    if lm.shares_prompts and len(batch.prompt_ids) < len(batch.ids_BT):
+        packed = pack(batch.prompt_ids, batch.prompt_mask, index_B, batch.ids_BT, batch.mask_BT)
+        mask, position_ids = additive_mask(packed.allowed, lm.dtype), packed.positions
+        kept = _run_trunk(lm, packed.num_kept, input_ids=packed.ids, attention_mask=mask, position_ids=position_ids)
+        before_BT = torch.arange(width, device=lm.device).expand(len(index_B), -1)
+        hidden_BTD, unprojected_BTD = (states_after(s, packed, index_B, before_BT, width) for s in kept)
+    else:
+        ids = torch.cat([batch.prompt_ids[index_B], batch.ids_BT], dim=1)
+        mask = torch.cat([batch.prompt_mask[index_B], batch.mask_BT], dim=1)
+        optional = accepted(lm.model, {"position_ids": positions(mask)})
+        kept = _run_trunk(lm, width + 1, input_ids=ids, attention_mask=mask.long(), **optional)
+        hidden_BTD, unprojected_BTD = (s[:, :-1] for s in kept)
+    return ResponseStates(hidden_BTD, unprojected_BTD, _projection(lm))
+
+
+def _run_trunk(lm: LanguageModel, num_kept: int, **inputs: Any) -> tuple[Tensor, Tensor]:
+    """Last hidden states and what the output projection reads, at the last `num_kept` places (B, num_kept, D)."""
+    keep = accepted(lm.model, {"logits_to_keep": num_kept})
+    with _unprojected(lm) as caught:
+        out = lm.model(**inputs, **keep, use_cache=False, output_hidden_states=not lm.projects_last)
+    if lm.projects_last:
+        return caught[0][:, -num_kept:], caught[0][:, -num_kept:]
+    return out.hidden_states[-1][:, -num_kept:], out.logits[:, -num_kept:]
+
+
+def _seq2seq_states(lm: LanguageModel, batch: ResponseBatch) -> ResponseStates:
+    """The encoder runs once per prompt."""
+    from transformers.modeling_outputs import BaseModelOutput
+
+    encoder = lm.model.get_encoder()
+    states = encoder(input_ids=batch.prompt_ids, attention_mask=batch.prompt_mask.long()).last_hidden_state
+    start_B1 = torch.full_like(batch.ids_BT[:, :1], decoder_start_id(lm.model))
+    with _unprojected(lm) as caught:
+        out = lm.model(
+            encoder_outputs=BaseModelOutput(last_hidden_state=states[batch.prompt_index_B]),
+            attention_mask=batch.prompt_mask[batch.prompt_index_B].long(),
+            decoder_input_ids=torch.cat([start_B1, batch.ids_BT[:, :-1]], dim=1),
+            decoder_attention_mask=torch.cat([batch.mask_BT[:, :1], batch.mask_BT[:, :-1]], dim=1).long(),
+            use_cache=False,
+            output_hidden_states=True,
+        )
+    unprojected_BTD = caught[0] if lm.projects_last else out.logits
+    return ResponseStates(out.decoder_hidden_states[-1], unprojected_BTD, _projection(lm))
+
+
+def _projection(lm: LanguageModel) -> Callable[[Tensor], Tensor]:
+    head: nn.Module = lm.model.get_output_embeddings()
+    return head if lm.projects_last else nn.Identity()
+
+
+@contextmanager
+def _unprojected(lm: LanguageModel) -> Iterator[list[Tensor]]:
+    """The context in which the model's output projection catches what it is given and computes one place only."""
+    caught: list[Tensor] = []
+    if not lm.projects_last:
+        yield caught
+        return
+
+    def catch(module: nn.Module, args: tuple[Any, ...]) -> tuple[Any, ...]:
+        caught.append(args[0])
+        return (args[0][:, :1], *args[1:])
+
+    handle = lm.model.get_output_embeddings().register_forward_pre_hook(catch)
+    try:
+        yield caught
+    finally:
+        handle.remove()
