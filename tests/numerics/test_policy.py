@@ -116,6 +116,22 @@ def test_critic_only_updates_leave_the_policy_alone(tiny_folders):
     assert learner.actor_critic.value_head.weight.abs().sum() > 0
 
 
+@pytest.mark.parametrize("kind", NEW_MODELS)
+@torch.no_grad()  # sdpa takes another kernel where a gradient is wanted
+def test_a_frozen_copy_in_bfloat16_computes_the_same_in_less_memory(kind, tiny_folders):
+    lm = load_language_model(tiny_folders[kind], tiny_config(kind, dtype="bfloat16"))
+    prompts, completions = encoded(lm)
+    batch = response_batch(prompts, completions, lm)
+    frozen = frozen_copy(lm)
+    for states in ("hidden_BTD", "unprojected_BTD"):
+        found = [getattr(response_states(model, batch), states)[batch.mask_BT] for model in (lm, frozen)]
+        assert torch.equal(*found)
+    assert torch.equal(*(token_logprobs(m, response_states(m, batch), batch) for m in (lm, frozen)))
+    sizes = [sum(p.numel() * p.element_size() for p in m.model.parameters()) for m in (lm, frozen)]
+    assert sizes[1] < 0.8 * sizes[0]
+    assert lm.model.get_input_embeddings().weight.dtype == torch.float32
+
+
 def test_with_lora_the_reference_is_the_trunk_with_adapters_off(tiny_folders):
     lm = load_language_model(tiny_folders["llama"], tiny_config())
     prompts, completions = encoded(lm)

@@ -26,6 +26,7 @@ from homestretch.models import (
     add_lora,
     additive_mask,
     can_share_prompts,
+    freeze,
     hidden_size,
     load_language_model,
     resolve_device,
@@ -133,6 +134,7 @@ def load_reward_model(path: Path, config: RunConfig) -> RewardModel:
     """What `save_reward_model` wrote, ready to score."""
     model = _load(path, config, head_path=path / _HEAD_FILE)
     model.calibration = Calibration(**read_json(path / _SETTINGS_FILE)["calibration"])
+    freeze(model.model, model.lm.dtype)
     return model.requires_grad_(False).eval()
 
 
