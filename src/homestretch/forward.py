@@ -112,7 +112,7 @@ def _causal_states(lm: LanguageModel, batch: ResponseBatch) -> ResponseStates:
         mask, position_ids = additive_mask(packed.allowed, lm.dtype), packed.positions
         kept = _run_trunk(lm, packed.num_kept, input_ids=packed.ids, attention_mask=mask, position_ids=position_ids)
         before_BT = torch.arange(width, device=lm.device).expand(len(index_B), -1)
-        hidden_BTD, unprojected_BTD = (states_after(s, packed, index_B, before_BT, width) for s in kept)
+        hidden_BTD, unprojected_BTD = (states_after(s, packed, index_B, before_BT) for s in kept)
     else:
         ids = torch.cat([batch.prompt_ids[index_B], batch.ids_BT], dim=1)
         mask = torch.cat([batch.prompt_mask[index_B], batch.mask_BT], dim=1)

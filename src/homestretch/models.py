@@ -278,7 +278,7 @@ def can_share_prompts(model: Any) -> bool:
         return False
     plain = trunk(input_ids=torch.cat([prompt.expand(2, -1), rows], dim=1), use_cache=False).last_hidden_state
     counts = torch.tensor([[0, 1, 2]] * 2, device=model.device)
-    found = states_after(shared.last_hidden_state[:, -packed.num_kept :], packed, index, counts, 2)
+    found = states_after(shared.last_hidden_state[:, -packed.num_kept :], packed, index, counts)
     return bool(torch.allclose(found, plain[:, -3:], atol=1e-3, rtol=1e-3))
 
 

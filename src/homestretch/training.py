@@ -86,13 +86,13 @@ def grouped_microbatches(
 ) -> list[list[int]]:
     """Micro-batches of indices that keep the completions of one prompt together, as the prompt is computed once.
 
-    A prompt with k completions of at most T tokens counts P + k * T; parts stay within `budget` as in `microbatches`.
+    A prompt counts with all its completions' tokens; parts stay within `budget` as in `microbatches`.
     """
     groups: dict[tuple[int, ...], list[int]] = {}
     for index, prompt in enumerate(prompts):
         groups.setdefault(tuple(prompt), []).append(index)
     members = list(groups.values())
-    sizes = [len(prompt) + len(group) * max(completion_lengths[i] for i in group) for prompt, group in groups.items()]
+    sizes = [len(prompt) + sum(completion_lengths[i] for i in group) for prompt, group in groups.items()]
     return [[i for g in part for i in members[g]] for part in microbatches(sizes, budget)]
 
 

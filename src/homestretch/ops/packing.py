@@ -1,7 +1,7 @@
 """One sequence per prompt: [prompt, c1, ..., ck] under a block mask, so that the prompt is computed once.
 
-Each completion sees its prompt and itself, and its positions continue the prompt's. Dropout aside, the result is that
-of k separate passes, for P + k * T tokens instead of k * (P + T).
+Each completion sees its prompt and itself, and its positions continue the prompt's. Completions follow each other
+without padding. Dropout aside, the result is that of k separate passes, for P + |c1| + ... + |ck| tokens.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from torch import Tensor
 
 @dataclass(frozen=True, slots=True)
 class Packed:
-    """U prompts of width P, each with at most K completions of width T, as rows of length L = P + K * T."""
+    """U prompts of width P, each with its completions, of W tokens in all at most, as rows of length L = P + W."""
 
     ids: Tensor
     """(U, L)."""
@@ -22,10 +22,10 @@ class Packed:
     """(U, L)."""
     allowed: Tensor
     """(U, 1, L, L), True where the query (third axis) may look at the key (fourth)."""
-    slot_B: Tensor
-    """Which of its prompt's K completions a row of the batch is."""
+    start_B: Tensor
+    """How many tokens of other completions stand between a row of the batch and its prompt."""
     num_kept: int
-    """K * T + 1: the places at the end of a row, from the prompt's last token on, whose states say something."""
+    """W + 1: the places at the end of a row, from the prompt's last token on, whose states say something."""
 
 
 def pack(prompt_ids: Tensor, prompt_mask: Tensor, index_B: Tensor, ids_BT: Tensor, mask_BT: Tensor) -> Packed:
@@ -34,33 +34,34 @@ def pack(prompt_ids: Tensor, prompt_mask: Tensor, index_B: Tensor, ids_BT: Tenso
     `index_B` says which prompt a completion belongs to; masks are True where a token counts.
     """
     num_prompts, prompt_width = prompt_ids.shape
-    width = ids_BT.shape[1]
-    same_BB = index_B[:, None] == index_B[None]
-    slot_B = torch.tril(same_BB, diagonal=-1).sum(1)
-    num_slots = int(slot_B.max()) + 1
-    body_ids = ids_BT.new_zeros(num_prompts, num_slots, width)
-    body_mask = mask_BT.new_zeros(num_prompts, num_slots, width)
-    body_ids[index_B, slot_B], body_mask[index_B, slot_B] = ids_BT, mask_BT
-    ids = torch.cat([prompt_ids, body_ids.flatten(1)], dim=1)
-    counts = torch.cat([prompt_mask, body_mask.flatten(1)], dim=1)
+    length_B = mask_BT.sum(1)
+    earlier_BB = torch.tril(index_B[:, None] == index_B[None], diagonal=-1)
+    start_B = (earlier_BB * length_B).sum(1)
+    width = int((start_B + length_B).max())
 
-    prompt_positions = (prompt_mask.long().cumsum(1) - 1).clamp(min=0)
-    steps = torch.arange(width, device=ids.device).repeat(num_slots)
-    positions = torch.cat([prompt_positions, prompt_mask.sum(1, keepdim=True) + steps], dim=1)
+    step_BT = torch.arange(ids_BT.shape[1], device=ids_BT.device).expand_as(ids_BT)
+    rows = index_B[:, None].expand_as(ids_BT)[mask_BT]
+    places = (rows, (prompt_width + start_B[:, None] + step_BT)[mask_BT])
+    ids = torch.cat([prompt_ids, prompt_ids.new_zeros(num_prompts, width)], dim=1)
+    ids[places] = ids_BT[mask_BT]
+    positions = torch.zeros_like(ids)
+    positions[:, :prompt_width] = (prompt_mask.long().cumsum(1) - 1).clamp(min=0)
+    positions[places] = prompt_mask.sum(1)[rows] + step_BT[mask_BT]
+    # whose a place is: 0 the prompt's, 1 + b completion b's, -1 nobody's
+    owner = torch.full_like(ids, -1)
+    owner[:, :prompt_width] = prompt_mask.long() - 1
+    owner[places] = (1 + torch.arange(len(ids_BT), device=ids.device))[:, None].expand_as(ids_BT)[mask_BT]
 
-    slots = torch.arange(num_slots, device=ids.device).repeat_interleave(width)
-    branch = torch.cat([torch.full((prompt_width,), -1, device=ids.device), slots])
-    visible = (branch[None] == -1) | (branch[None] == branch[:, None])
-    causal = torch.ones(len(branch), len(branch), dtype=torch.bool, device=ids.device).tril()
-    itself = torch.eye(len(branch), dtype=torch.bool, device=ids.device)  # padding looks at itself: no empty softmax
-    allowed = ((visible & causal)[None] & counts[:, None, :]) | itself
-    return Packed(ids, positions, allowed[:, None], slot_B, num_slots * width + 1)
+    visible = (owner[:, None] == 0) | ((owner[:, None] == owner[:, :, None]) & (owner[:, None] > 0))
+    causal = torch.ones(ids.shape[1], ids.shape[1], dtype=torch.bool, device=ids.device).tril()
+    itself = torch.eye(len(causal), dtype=torch.bool, device=ids.device)  # padding looks at itself: no empty softmax
+    return Packed(ids, positions, ((visible & causal) | itself)[:, None], start_B, width + 1)
 
 
-def states_after(kept: Tensor, packed: Packed, index_B: Tensor, count_BT: Tensor, width: int) -> Tensor:
-    """From states of the kept places (U, K * T + 1, ...) to those after a completion's first n tokens (B, T, ...).
+def states_after(kept: Tensor, packed: Packed, index_B: Tensor, count_BT: Tensor) -> Tensor:
+    """From states of the kept places (U, W + 1, ...) to those after a completion's first n tokens (B, T, ...).
 
-    `count_BT` holds the n; 0 is the prompt's last token. `width` is T.
+    `count_BT` holds the n; 0 is the prompt's last token. Where n is more than the completion has, any state stands.
     """
-    place_BT = torch.where(count_BT == 0, 0, (packed.slot_B * width)[:, None] + count_BT)
-    return kept[index_B[:, None], place_BT]
+    place_BT = torch.where(count_BT == 0, 0, packed.start_B[:, None] + count_BT)
+    return kept[index_B[:, None], place_BT.clamp(max=packed.num_kept - 1)]

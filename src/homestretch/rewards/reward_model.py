@@ -87,10 +87,8 @@ class RewardModel(nn.Module):
                 input_ids=packed.ids, attention_mask=additive_mask(packed.allowed, self.lm.dtype),
                 position_ids=packed.positions, use_cache=False,
             ).last_hidden_state  # fmt: skip
-            last_BD = states_after(
-                states[:, -packed.num_kept :], packed, batch.prompt_index_B, batch.mask_BT.sum(1, keepdim=True),
-                batch.ids_BT.shape[1],
-            )[:, 0]  # fmt: skip
+            length_B1 = batch.mask_BT.sum(1, keepdim=True)
+            last_BD = states_after(states[:, -packed.num_kept :], packed, batch.prompt_index_B, length_B1)[:, 0]
             return torch.as_tensor(classifier.score(last_BD)[:, 0].float())
 
     def _trunk_logits(self, encoded: Sequence[tuple[Sequence[int], Sequence[int]]]) -> Tensor:
@@ -219,4 +217,4 @@ class RewardGroup:
     @property
     def num_tokens(self) -> int:
         """Size when the prompt is computed once."""
-        return len(self.encoded[0][0]) + len(self.encoded) * max(len(c) for _, c in self.encoded)
+        return len(self.encoded[0][0]) + sum(len(completion) for _, completion in self.encoded)
