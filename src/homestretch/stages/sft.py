@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -138,8 +139,9 @@ def _summed_loss(lm: LanguageModel, pairs: Sequence[Pair]) -> Tensor:
 
 def _summed_losses_with_prompt(lm: LanguageModel, pairs: Sequence[Pair]) -> tuple[Tensor, Tensor]:
     """One pass over whole texts: the loss of the completions' tokens, and that of the prompts' after their first."""
-    batch = response_batch([p[:1] for p, _ in pairs], [p[1:] + c for p, c in pairs], lm)
-    losses_BT = -token_logprobs(lm, response_states(lm, batch), batch)
+    apart = replace(lm, shares_prompts=False)  # first tokens are often the same, and nothing to share
+    batch = response_batch([p[:1] for p, _ in pairs], [p[1:] + c for p, c in pairs], apart)
+    losses_BT = -token_logprobs(apart, response_states(apart, batch), batch)
     prompt_lengths_B1 = torch.tensor([[len(p) - 1] for p, _ in pairs], device=lm.device)
     in_prompt_BT = torch.arange(losses_BT.shape[1], device=lm.device)[None] < prompt_lengths_B1
     return (losses_BT * ~in_prompt_BT).sum(), (losses_BT * in_prompt_BT).sum()
