@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from homestretch.config import LoRAConfig, NewModelConfig, RunConfig
 from homestretch.console import say
 from homestretch.encoding import Codec, Family, pad
+from homestretch.ops.logprobs import entropy, selected_logprobs
 from homestretch.ops.packing import pack, states_after
 from homestretch.rundir import atomic_dir
 from homestretch.types import Example, UserError
@@ -251,6 +252,27 @@ def response_forward(lm: LanguageModel, batch: ResponseBatch) -> ResponseOutputs
         if lm.family == "seq2seq":
             return _seq2seq_forward(lm, batch)
         return _causal_forward(lm, batch)
+
+
+@dataclass(frozen=True, slots=True)
+class ResponseLogprobs:
+    """What training needs of the completion tokens, (B, T), float32; 0 where masked out."""
+
+    logprobs_BT: Tensor
+    entropies_BT: Tensor | None
+    """Of the next-token distributions, in nats; None unless asked for."""
+    hidden_BTD: Tensor
+    """The trunk's last hidden states, from which a head may predict."""
+
+
+def response_logprobs(
+    lm: LanguageModel, batch: ResponseBatch, *, temperature: float = 1.0, with_entropy: bool = False
+) -> ResponseLogprobs:
+    """Log-probs of the completion tokens under softmax(logits / temperature): the one place that makes them."""
+    out = response_forward(lm, batch)
+    logprobs_BT = selected_logprobs(out.logits_BTV, batch.ids_BT, temperature=temperature) * batch.mask_BT
+    entropies_BT = entropy(out.logits_BTV, temperature=temperature) * batch.mask_BT if with_entropy else None
+    return ResponseLogprobs(logprobs_BT, entropies_BT, out.hidden_BTD)
 
 
 def _causal_forward(lm: LanguageModel, batch: ResponseBatch) -> ResponseOutputs:
