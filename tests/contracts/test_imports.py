@@ -18,9 +18,11 @@ FILES = sorted(ROOT.rglob("*.py"))
 
 LAYERS: tuple[frozenset[str], ...] = (
     frozenset({"types"}),
+    frozenset({"config_base"}),
+    frozenset({"config_rl"}),
     frozenset({"config", "console", "ops", "prompts", "registry", "rundir", "tables"}),
-    frozenset({"config_docs", "environment", "recipe", "tasks", "tokenizers"}),
-    frozenset({"checkpoint", "data", "encoding", "inspection"}),
+    frozenset({"environment", "recipe", "tasks", "tokenizers"}),
+    frozenset({"checkpoint", "config_docs", "data", "encoding", "inspection"}),
     frozenset({"models"}),
     frozenset({"training"}),
     frozenset({"rollouts"}),
