@@ -2,7 +2,7 @@
 
 A recipe is a YAML file of these fields; `a.b=value` on the command line overrides one. Unknown keys, wrong types and
 duplicate keys are errors that name the place and the nearest key. The text under a field is its help, and
-docs/config.md is generated from it.
+docs/config.md is generated from it. The sections of `rl`, one per algorithm, are in config_rl.py.
 """
 
 from __future__ import annotations
@@ -10,18 +10,29 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import Field, model_validator
 
-PositiveInt = Annotated[int, Field(gt=0)]
-PositiveFloat = Annotated[float, Field(gt=0, allow_inf_nan=False)]
-NonNegative = Annotated[float, Field(ge=0, allow_inf_nan=False)]
-Fraction = Annotated[float, Field(ge=0, le=1)]
+from homestretch.config_base import Fraction, NonNegative, OptimizerConfig, PositiveFloat, PositiveInt, Section
+from homestretch.config_rl import (
+    AlgorithmConfig,
+    GRPOConfig,
+    GuardConfig,
+    KLConfig,
+    LengthConfig,
+    PPOConfig,
+    ReinforcePPConfig,
+    RLConfig,
+    RLOOConfig,
+    SamplingConfig,
+    SFTMixConfig,
+)
 
-
-class Section(BaseModel):
-    """A part of a recipe."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, use_attribute_docstrings=True)
+__all__ = [
+    "AlgorithmConfig", "AuditConfig", "ColumnsConfig", "DataConfig", "EvaluateConfig", "GRPOConfig", "GuardConfig",
+    "KLConfig", "LengthConfig", "LoRAConfig", "ModelConfig", "NegativesConfig", "NewModelConfig", "OnPolicyConfig",
+    "OptimizerConfig", "PPOConfig", "RLConfig", "RLOOConfig", "ReinforcePPConfig", "RewardConfig", "RunConfig",
+    "SFTConfig", "SFTMixConfig", "SamplingConfig", "Section", "TaskSizes", "TokenizerConfig",
+]  # fmt: skip
 
 
 class TaskSizes(Section):
@@ -155,21 +166,6 @@ class ModelConfig(Section):
         return self
 
 
-class OptimizerConfig(Section):
-    """AdamW with linear warm-up."""
-
-    lr: PositiveFloat = 1e-4
-    """Peak learning rate."""
-    weight_decay: NonNegative = 0.0
-    """Decoupled weight decay (matrices only)."""
-    warmup_fraction: Fraction = 0.05
-    """Share of the steps spent in linear warm-up."""
-    schedule: Literal["constant", "linear", "cosine"] = "cosine"
-    """After warm-up: stay, or fall to zero (linear), or to a tenth (cosine)."""
-    grad_clip: PositiveFloat = 1.0
-    """Clip the global gradient norm here."""
-
-
 class SFTConfig(Section):
     """Maximum likelihood on (prompt, reference), the prompt masked, EOS in the loss."""
 
@@ -264,105 +260,6 @@ class RewardConfig(Section):
     """The audit."""
 
 
-class KLConfig(Section):
-    """Distance to the SFT model: k1 per token in the reward, its weight adapted (Ziegler et al. 2019)."""
-
-    beta: NonNegative = 0.05
-    """Initial weight."""
-    adaptive: bool = True
-    """Adapt beta to hold the target."""
-    target: PositiveFloat = 4.0
-    """Nats per completion, with `adaptive`."""
-    horizon: PositiveInt = 2000
-    """Completions over which beta adapts."""
-
-
-class LengthConfig(Section):
-    """Penalty relative to the task: -c * min(1, max(0, |log((|y|+1)/(L+1))| - log tolerance))."""
-
-    coefficient: NonNegative = 0.5
-    """c, in units of the calibrated reward."""
-    tolerance: Annotated[float, Field(ge=1)] = 1.25
-    """Length ratio that is free."""
-
-
-class GuardConfig(Section):
-    """When to stop RL early. Checkpoints are chosen by held-out metrics, never by the reward."""
-
-    patience: PositiveInt = 4
-    """Stop after this many validations without a better held-out score."""
-    max_kl: PositiveFloat = 30.0
-    """Stop when the mean KL to the SFT model per completion passes this (nats)."""
-    max_drop_se: PositiveFloat = 2.0
-    """Stop when the held-out score falls this many standard errors below its best."""
-
-
-class SamplingConfig(Section):
-    """The behaviour policy. Everything is passed explicitly; a model's own generation config has no say."""
-
-    temperature: PositiveFloat = 1.0
-    """Applied in old, new and reference log-probs alike."""
-    top_k: Annotated[int, Field(ge=0)] = 0
-    """0: off."""
-    top_p: Annotated[float, Field(gt=0, le=1)] = 1.0
-    """1: off."""
-    batch_size: PositiveInt = 64
-    """Completions decoded at once."""
-
-
-class PPOConfig(Section):
-    """Proximal policy optimization with a value head on the policy's trunk (Schulman et al. 2017)."""
-
-    algorithm: Literal["ppo"] = "ppo"
-    """Which algorithm."""
-    num_updates: PositiveInt = 50
-    """Most updates."""
-    prompts_per_update: PositiveInt = 32
-    """Prompts per update."""
-    completions_per_prompt: PositiveInt = 4
-    """Completions per prompt."""
-    sampling: SamplingConfig = SamplingConfig()
-    """How rollouts are sampled."""
-    optimizer: OptimizerConfig = OptimizerConfig(lr=1e-5, schedule="linear")
-    """The policy's optimizer."""
-    value_lr: PositiveFloat = 3e-4
-    """Peak learning rate of the value head."""
-    num_epochs: PositiveInt = 2
-    """Passes over each update's rollouts."""
-    num_minibatches: PositiveInt = 2
-    """Optimizer steps per pass."""
-    tokens_per_microbatch: PositiveInt = 8192
-    """Padded tokens per forward; does not change the result."""
-    clip_range: PositiveFloat = 0.2
-    """Clip of the probability ratio."""
-    value_clip_range: PositiveFloat = 0.2
-    """Clip of the value's move."""
-    value_coefficient: NonNegative = 0.1
-    """Weight of the value loss (the trunk is shared)."""
-    gamma: Fraction = 1.0
-    """Discount."""
-    gae_lambda: Fraction = 0.95
-    """Lambda of generalized advantage estimation."""
-    critic_warmup_updates: Annotated[int, Field(ge=0)] = 3
-    """First updates that train the value head only."""
-    shaping: Literal["none", "log_sigmoid", "sigmoid"] = "none"
-    """Shape the score against the reference's where there is one: log sigmoid(r - r_ref), or sigmoid(r - r_ref)."""
-    kl: KLConfig = KLConfig()
-    """KL to the SFT model."""
-    length: LengthConfig = LengthConfig()
-    """Length penalty."""
-    validate_every: PositiveInt = 5
-    """Updates between validations."""
-    max_validation_examples: PositiveInt = 200
-    """Validation examples decoded each time (greedy)."""
-    max_ratio_error: PositiveFloat = 0.05
-    """Refuse to go on if the first minibatch's ratio is further than this from 1 (a sign of mismatched log-probs)."""
-    max_approx_kl: PositiveFloat = 0.2
-    """End an update's remaining passes when the approximate KL of a step passes this."""
-    guard: GuardConfig = GuardConfig()
-    """Early stop."""
-
-
 class EvaluateConfig(Section):
     """What is measured, on which examples, and how differences are tested."""
 
@@ -414,8 +311,8 @@ class RunConfig(Section):
     """Stage 2."""
     reward: RewardConfig = RewardConfig()
     """Stage 3."""
-    rl: PPOConfig = PPOConfig()
-    """Stage 4."""
+    rl: RLConfig = PPOConfig()
+    """Stage 4. `rl.algorithm` says which section this is."""
     evaluate: EvaluateConfig = EvaluateConfig()
     """Stage 5."""
 

@@ -7,11 +7,12 @@ python -m homestretch.config_docs --check   exit with 1 if a file is not what wo
 from __future__ import annotations
 
 import argparse
+import inspect
 import json
 import sys
 import types
 import typing
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -21,10 +22,11 @@ from pydantic.fields import FieldInfo
 from pydantic_core import PydanticUndefined
 
 from homestretch.config import RunConfig
+from homestretch.recipe import variants
 
 _INTRODUCTION = """# Config reference
 
-Every key of a recipe, generated from `src/homestretch/config.py` by `make docs`. A recipe gives those it wants to
+Every key of a recipe, generated from `config.py` and `config_rl.py` by `make docs`. A recipe gives those it wants to
 change; `a.b=value` behind a command replaces one (`homestretch run recipe.yaml rl.kl.beta=0.1 seed=3`). Unknown keys,
 wrong types and duplicate keys are errors. YAML is read as version 1.2: `1e-5` is a number, `no` is a word.
 The JSON schema for editors is [recipe.schema.json](recipe.schema.json).
@@ -42,18 +44,40 @@ def config_schema() -> str:
 
 
 def _section_lines(model: type[BaseModel], path: str) -> Iterator[str]:
-    title = f"`{path}`" if path else "Top level"
-    yield f"\n## {title}\n\n{(model.__doc__ or '').strip()}\n\n"
-    yield "| key | type | default | meaning |\n|---|---|---|---|\n"
-    below: list[tuple[str, type[BaseModel]]] = []
+    yield from _table_lines(model, f"`{path}`" if path else "Top level", path, model.model_fields)
     for name, field in model.model_fields.items():
         key = f"{path}.{name}" if path else name
-        sections = list(_sections(field.annotation))
-        below.extend((key, section) for section in sections)
+        if union := variants(field.annotation):
+            yield from _union_lines(union, key)
+        else:
+            for section in _sections(field.annotation):
+                yield from _section_lines(section, key)
+
+
+def _union_lines(union: Mapping[str, type[BaseModel]], path: str) -> Iterator[str]:
+    """The keys that all members have from their common base, then what each has of its own."""
+    bases = [set(model.__mro__) for model in union.values()]
+    common = next(base for base in next(iter(union.values())).__mro__ if all(base in mro for mro in bases))
+    yield from _section_lines(common, path)
+    for tag, model in union.items():
+        own = {name: field for name, field in model.model_fields.items() if _is_own(name, field, common)}
+        yield from _table_lines(model, f"`{path}` with `algorithm: {tag}`", path, own)
+
+
+def _is_own(name: str, field: FieldInfo, common: type[BaseModel]) -> bool:
+    shared = common.model_fields.get(name)
+    return shared is None or (name != "algorithm" and _type_text(field) != _type_text(shared))
+
+
+def _table_lines(model: type[BaseModel], title: str, path: str, fields: Mapping[str, FieldInfo]) -> Iterator[str]:
+    yield f"\n## {title}\n\n{inspect.cleandoc(model.__doc__ or '')}\n"
+    if not fields:
+        return
+    yield "\n| key | type | default | meaning |\n|---|---|---|---|\n"
+    for name, field in fields.items():
+        key = f"{path}.{name}" if path else name
         cells = (f"`{key}`", _type_text(field), _default_text(field), " ".join((field.description or "").split()))
         yield "| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |\n"
-    for key, section in below:
-        yield from _section_lines(section, key)
 
 
 def _sections(annotation: Any) -> Iterator[type[BaseModel]]:
@@ -86,7 +110,7 @@ def _annotation_text(annotation: Any) -> str:
         bounds = [text for item in arguments[1:] for text in _bounds(item)]
         return " ".join([_annotation_text(arguments[0]), *bounds])
     if origin in (typing.Union, types.UnionType):
-        return " or ".join(_annotation_text(argument) for argument in arguments)
+        return " or ".join(dict.fromkeys(_annotation_text(argument) for argument in arguments))
     if origin is Literal:
         return " or ".join(f"`{value}`" for value in arguments)
     if origin is tuple:

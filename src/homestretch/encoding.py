@@ -14,6 +14,8 @@ from homestretch.config import DataConfig
 from homestretch.types import Completion, Example, UserError
 
 Family = Literal["causal", "seq2seq", "encoder"]
+EncodedPair = tuple[tuple[int, ...], tuple[int, ...]]
+"""The ids of a prompt, and of a completion of it with EOS if it terminated."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,6 +116,20 @@ class Codec:
         if self._adds_spaces:  # what transformers' clean-up leaves: "5 : 30" and "$ 5"
             text = re.sub(r"(?<=[$£€]) (?=\d)", "", re.sub(r"(?<=\d) : (?=\d)", ":", text))
         return Completion(text=text, terminated=terminated, ids=tuple(ids))
+
+
+def encoded_pairs(codec: Codec, examples: Sequence[Example]) -> tuple[list[EncodedPair], dict[str, int]]:
+    """(prompt ids, reference ids with EOS) per reference, and how many documents and references had to be cut."""
+    pairs: list[EncodedPair] = []
+    cut = {"prompts": 0, "references": 0}
+    for example in examples:
+        prompt = codec.encode_prompt(example)
+        cut["prompts"] += prompt.was_cut
+        for reference in example.references:
+            ids = codec.encode_completion(Completion(reference))
+            cut["references"] += ids[-1] != codec.eos_id
+            pairs.append((prompt.ids, ids))
+    return pairs, cut
 
 
 def _adds_spaces(tokenizer: Any) -> bool:

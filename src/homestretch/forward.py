@@ -64,40 +64,37 @@ def response_states(lm: LanguageModel, batch: ResponseBatch) -> ResponseStates:
         return _seq2seq_states(lm, batch) if lm.family == "seq2seq" else _causal_states(lm, batch)
 
 
-def token_logprobs(
-    lm: LanguageModel, states: ResponseStates, batch: ResponseBatch, *, temperature: float = 1.0
-) -> Tensor:
-    """Log-probabilities (B, T) of the completions' tokens, 0 where masked out; float32, with gradient."""
+@dataclass(frozen=True, slots=True)
+class ResponseLogprobs:
+    """What training needs of the completions' tokens, (B, T), float32; 0 where masked out."""
 
-    def of(unprojected_ND: Tensor, ids_N: Tensor) -> tuple[Tensor, ...]:
-        return (selected_logprobs(states.project(unprojected_ND), ids_N, temperature=temperature),)
+    logprobs_BT: Tensor
+    entropies_BT: Tensor | None
+    """Of the next-token distributions, in nats, without gradient; None unless asked for."""
+    hidden_BTD: Tensor
+    """The trunk's last hidden states, from which a head may predict."""
 
-    return _per_token(lm, states, batch, of)[0]
 
-
-@torch.no_grad()
-def token_logprobs_and_entropies(
-    lm: LanguageModel, states: ResponseStates, batch: ResponseBatch, *, temperature: float
-) -> tuple[Tensor, Tensor]:
-    """The same without gradient, and the entropies (B, T) of the tokens' distributions in nats."""
+def response_logprobs(
+    lm: LanguageModel, batch: ResponseBatch, *, temperature: float = 1.0, with_entropy: bool = False
+) -> ResponseLogprobs:
+    """Log-probs of the completions' tokens under softmax(logits / temperature); memory: `_MAX_LOGITS` logits at once."""
+    states, mask_BT = response_states(lm, batch), batch.mask_BT
 
     def of(unprojected_ND: Tensor, ids_N: Tensor) -> tuple[Tensor, ...]:
         logits_NV = states.project(unprojected_ND)
         logprobs_N = selected_logprobs(logits_NV, ids_N, temperature=temperature)
-        return logprobs_N, entropy(logits_NV, temperature=temperature)
+        if not with_entropy:
+            return (logprobs_N,)
+        with torch.no_grad():
+            return logprobs_N, entropy(logits_NV, temperature=temperature)
 
-    logprobs_BT, entropies_BT = _per_token(lm, states, batch, of)
-    return logprobs_BT, entropies_BT
-
-
-def _per_token(
-    lm: LanguageModel, states: ResponseStates, batch: ResponseBatch, of: Callable[..., tuple[Tensor, ...]]
-) -> list[Tensor]:
-    """What `of` makes of the tokens that count, (B, T) each, never more than `_MAX_LOGITS` logits at once."""
-    mask_BT, chunk = batch.mask_BT, max(1, _MAX_LOGITS // vocabulary_size(lm))
+    chunk = max(1, _MAX_LOGITS // vocabulary_size(lm))
     with lm.autocast():
         found = in_chunks(of, states.unprojected_BTD[mask_BT], batch.ids_BT[mask_BT], chunk=chunk)
-    return [torch.zeros(mask_BT.shape, device=lm.device).masked_scatter(mask_BT, values_N) for values_N in found]
+    zeros_BT = torch.zeros(mask_BT.shape, device=lm.device)
+    logprobs_BT, *entropies = (zeros_BT.masked_scatter(mask_BT, values_N) for values_N in found)
+    return ResponseLogprobs(logprobs_BT, entropies[0] if entropies else None, states.hidden_BTD)
 
 
 def vocabulary_size(lm: LanguageModel) -> int:

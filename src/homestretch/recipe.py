@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import yaml
-from pydantic import BaseModel, ValidationError
+from pydantic import BaseModel, Tag, ValidationError
 from pydantic_core import ErrorDetails
 
 from homestretch.config import RunConfig
@@ -161,6 +161,8 @@ def _checked(values: Mapping[str, Any], place: str, changed: Sequence[str]) -> R
 
 def _line(details: ErrorDetails, values: Mapping[str, Any], place: str, changed: Sequence[str]) -> str:
     keys, section = _walk(details["loc"])
+    if details["type"].startswith("union_tag"):
+        keys.append("algorithm")
     key = ".".join(keys)
     if any(key == c or key.startswith(f"{c}.") for c in changed):
         place = COMMAND_LINE
@@ -174,15 +176,26 @@ def _walk(loc: Sequence[int | str]) -> tuple[list[str], list[type[BaseModel]]]:
     """The key path of an error, and the models that could hold its last key."""
     keys: list[str] = []
     holders: list[type[BaseModel]] = [RunConfig]
+    of_tag: dict[str, type[BaseModel]] = {}
     for i, part in enumerate(loc):
+        if part in of_tag:  # the tag of a discriminated union, which is no key of the recipe
+            holders, of_tag = [of_tag[str(part)]], {}
+            continue
         annotations = [m.model_fields[part].annotation for m in holders if part in m.model_fields]
-        is_last = i == len(loc) - 1
-        if holders and not annotations and not is_last:
-            continue  # the tag of a discriminated union, which is no key of the recipe
         keys.append(str(part))
-        if not is_last:
+        if i < len(loc) - 1:
             holders = [model for annotation in annotations for model in _models(annotation)]
+            of_tag = {tag: model for annotation in annotations for tag, model in variants(annotation).items()}
     return keys, holders
+
+
+def variants(annotation: Any) -> dict[str, type[BaseModel]]:
+    """The models of a discriminated union by their tags; empty for any other annotation."""
+    found: dict[str, type[BaseModel]] = {}
+    for member in typing.get_args(annotation):
+        parts = typing.get_args(member)
+        found |= {part.tag: parts[0] for part in parts[1:] if isinstance(part, Tag)}
+    return found
 
 
 def _models(annotation: Any) -> list[type[BaseModel]]:
@@ -193,6 +206,8 @@ def _models(annotation: Any) -> list[type[BaseModel]]:
 
 def _message(details: ErrorDetails, section: Sequence[type[BaseModel]]) -> str:
     kind, value = details["type"], details["input"]
+    if kind.startswith("union_tag"):
+        return _unknown_variant(str(details["loc"][-1]), value)
     if kind == "extra_forbidden":
         return _unknown_key(str(details["loc"][-1]), section)
     if kind == "missing":
@@ -217,11 +232,31 @@ def _is_quoted_number(text: str) -> bool:
     return any(pattern.match(text) for tag, pattern in resolvers if not tag.endswith(":null"))
 
 
+def _unknown_variant(key: str, value: Mapping[str, Any]) -> str:
+    names = list(variants(RunConfig.model_fields[key].annotation))
+    given = value["algorithm"]
+    near = difflib.get_close_matches(str(given), names, n=1)
+    return f"{_shown(given)} is not one of {', '.join(names)}" + (f"; did you mean {near[0]!r}?" if near else "")
+
+
+def _key_of_another(key: str, section: Sequence[type[BaseModel]]) -> str | None:
+    """What to say of a key that another member of the section's union has: "is a key of ppo, not of grpo; ..."."""
+    for name, info in RunConfig.model_fields.items():
+        of_tag = variants(info.annotation)
+        own = [tag for tag, model in of_tag.items() if model in section]
+        if own and (others := [tag for tag, model in of_tag.items() if key in model.model_fields]):
+            way_out = f"take it out, or use {name}.algorithm={others[0]}"
+            return f"is a key of {', '.join(others)}, not of {own[0]}; {way_out}"
+    return None
+
+
 def _unknown_key(key: str, section: Sequence[type[BaseModel]]) -> str:
+    if message := _key_of_another(key, section):
+        return message
     known = sorted({name for model in section for name in model.model_fields})
     if near := difflib.get_close_matches(key, known, n=1):
         return f"unknown key; did you mean {near[0]!r}?"
-    if elsewhere := [path for path in key_paths(RunConfig) if path.rpartition(".")[2] == key]:
+    if elsewhere := dict.fromkeys(path for path in key_paths(RunConfig) if path.rpartition(".")[2] == key):
         return f"unknown key; there is {', '.join(elsewhere)}"
     return f"unknown key; known here: {', '.join(known)}" if known else "unknown key"
 

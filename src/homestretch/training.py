@@ -3,15 +3,21 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator, Sequence
-from typing import Any
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
 from homestretch.config import OptimizerConfig, RunConfig
+from homestretch.console import say
+from homestretch.encoding import EncodedPair
+from homestretch.forward import response_batch, response_logprobs
+from homestretch.models import LanguageModel
 from homestretch.types import UserError
+
+T = TypeVar("T")
 
 
 class TrainingError(UserError):
@@ -86,14 +92,70 @@ def grouped_microbatches(
 ) -> list[list[int]]:
     """Micro-batches of indices that keep the completions of one prompt together, as the prompt is computed once.
 
-    A prompt counts with all its completions' tokens; parts stay within `budget` as in `microbatches`.
+    A prompt counts with all its completions' tokens; parts stay within `budget` as in `microbatches`. Completions
+    that together are more than the budget are split, down to one at a time.
     """
     groups: dict[tuple[int, ...], list[int]] = {}
     for index, prompt in enumerate(prompts):
         groups.setdefault(tuple(prompt), []).append(index)
-    members = list(groups.values())
-    sizes = [len(prompt) + sum(completion_lengths[i] for i in group) for prompt, group in groups.items()]
+    members: list[list[int]] = []
+    sizes: list[int] = []
+    for prompt, group in groups.items():
+        for position, index in enumerate(group):
+            length = completion_lengths[index]
+            if position == 0 or sizes[-1] + length > budget:
+                members.append([])
+                sizes.append(len(prompt))
+            members[-1].append(index)
+            sizes[-1] += length
     return [[i for g in part for i in members[g]] for part in microbatches(sizes, budget)]
+
+
+class TokenBudget:
+    """The tokens of a micro-batch, halved whenever memory runs out. It changes no result, only the memory taken."""
+
+    def __init__(self, tokens: int, key: str) -> None:
+        """`key` is the recipe's name for it."""
+        self.tokens = tokens
+        self.key = key
+
+    def spend(self, work: Callable[[int], T], *, longest: int) -> T:
+        """What `work(tokens)` returns, called again with half the tokens while memory runs out; said once in the log.
+
+        `work` starts from nothing each time (gradients zeroed). TrainingError if a sequence of `longest` tokens, the
+        longest there is, does not fit by itself.
+        """
+        before = self.tokens
+        while True:
+            try:
+                result = work(self.tokens)
+                break
+            except RuntimeError as error:
+                if not is_out_of_memory(error):
+                    raise
+                if self.tokens <= longest:
+                    raise TrainingError(
+                        f"out of memory with a single sequence of {longest} tokens; lower data.max_prompt_tokens or "
+                        "data.max_completion_tokens, train adapters (model.lora), or take a smaller model"
+                    ) from error
+            self.tokens = max(longest, self.tokens // 2)
+            if torch.cuda.is_available():
+                torch.cuda.empty_cache()  # the freed blocks have the sizes of larger micro-batches
+        if self.tokens < before:
+            say(f"memory ran out with {self.key}={before}; {self.tokens} fit and are used from now on (same result)")
+        return result
+
+
+def is_out_of_memory(error: RuntimeError) -> bool:
+    """Whether an error of torch's says that memory ran out, on CUDA or on a CPU."""
+    signs = ("DefaultCPUAllocator", "not enough memory", "can't allocate memory")
+    return isinstance(error, torch.OutOfMemoryError) or any(sign in str(error) for sign in signs)
+
+
+def summed_nll(lm: LanguageModel, pairs: Sequence[EncodedPair]) -> Tensor:
+    """Negative log-likelihood summed over the completions' tokens, EOS included: the loss of maximum likelihood."""
+    batch = response_batch([p for p, _ in pairs], [c for _, c in pairs], lm)
+    return -response_logprobs(lm, batch).logprobs_BT.sum()
 
 
 def epoch_batches(num_items: int, batch_size: int, rng: np.random.Generator) -> Iterator[list[int]]:

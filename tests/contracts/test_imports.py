@@ -18,11 +18,14 @@ FILES = sorted(ROOT.rglob("*.py"))
 
 LAYERS: tuple[frozenset[str], ...] = (
     frozenset({"types"}),
+    frozenset({"config_base"}),
+    frozenset({"config_rl"}),
     frozenset({"audit_findings", "config", "console", "ops", "prompts", "registry", "rundir", "tables"}),
-    frozenset({"config_docs", "environment", "recipe", "tasks", "tokenizers"}),
-    frozenset({"checkpoint", "data", "encoding", "inspection"}),
+    frozenset({"environment", "recipe", "tasks", "tokenizers"}),
+    frozenset({"checkpoint", "config_docs", "data", "encoding", "inspection"}),
     frozenset({"models"}),
-    frozenset({"forward", "training"}),
+    frozenset({"forward"}),
+    frozenset({"training"}),
     frozenset({"rollouts"}),
     frozenset({"algorithms", "failures", "metrics", "report", "rewards"}),
     frozenset({"stages", "validation"}),

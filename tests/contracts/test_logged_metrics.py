@@ -9,7 +9,7 @@ from pathlib import Path
 from homestretch.algorithms.learner import UpdateStats
 
 ROOT = Path(__file__).parents[2]
-KEY = re.compile(r'"((?:sft|reward|rl|validation)/[a-z_]+)"')
+KEY = re.compile(r'"((?:sft|reward|rl|validation)/[a-z0-9_]+)"')
 
 
 def test_every_logged_key_is_documented():
@@ -19,6 +19,6 @@ def test_every_logged_key_is_documented():
         logged |= set(KEY.findall(source))
     documented = set()
     for page in ROOT.glob("docs/**/*.md"):
-        documented |= set(re.findall(r"`((?:sft|reward|rl|validation)/[a-z_]+)`", page.read_text(encoding="utf-8")))
+        documented |= set(re.findall(r"`((?:sft|reward|rl|validation)/[a-z0-9_]+)`", page.read_text(encoding="utf-8")))
     assert len(logged) > 25
     assert not logged - documented

@@ -190,3 +190,40 @@ def test_an_interrupt_says_how_to_go_on(tmp_path: Path) -> None:
     run = RunDir(tmp_path / "runs" / "small")
     assert run.config_path.is_file()
     assert not run.is_done("sft")
+
+
+def with_rl(folder: Path, section: str) -> None:
+    """Give the recipe another section `rl`."""
+    before, _, after = RECIPE.partition("rl: {")
+    _, _, after = after.partition("}\n")
+    (folder / "x.yaml").write_text(f"{before}rl: {{{section}}}\n{after}")
+
+
+SMALL_RL = "num_updates: 2, prompts_per_update: 4, validate_every: 1, max_validation_examples: 8"
+
+
+def test_another_algorithm_with_maximum_likelihood_mixed_in(folder: Path) -> None:
+    with_rl(folder, f"algorithm: grpo, sft_mix: {{coefficient: 0.1}}, {SMALL_RL}")
+    done = homestretch("rl", "x.yaml", cwd=folder)
+    assert done.returncode == 0, done.stderr
+    rows = [row for row in read_jsonl(folder / "runs" / "small" / "metrics.jsonl") if row["stage"] == "rl"]
+    updates = [row for row in rows if "rl/score" in row]
+    assert len(updates) == 2
+    assert all(row["rl/sft_loss"] > 0 and "rl/value_loss" not in row for row in updates)
+
+
+def test_a_number_that_is_not_finite_ends_rl_with_the_best_checkpoint_kept(folder: Path) -> None:
+    run = folder / "runs" / "small"
+    shutil.rmtree(run / "policy")
+    with_rl(folder, f"optimizer: {{lr: 1.0e+30}}, critic_warmup_updates: 0, {SMALL_RL}")
+    done = homestretch("rl", "x.yaml", cwd=folder)
+    assert done.returncode == 2
+    assert "Traceback" not in done.stderr
+    line = next(line for line in done.stderr.splitlines() if line.startswith("error: "))
+    assert "is not finite" in line
+    assert "the best checkpoint so far (update 0) is in runs/small/policy" in line
+    assert not RunDir(run).is_done("rl")
+    from safetensors.torch import load_file
+
+    kept, sft = (load_file(run / name / "model.safetensors") for name in ("policy", "sft"))
+    assert all(kept[name].equal(tensor) for name, tensor in sft.items())

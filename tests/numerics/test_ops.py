@@ -3,14 +3,32 @@
 from __future__ import annotations
 
 import math
+import statistics
 
 import pytest
 import torch
 
-from homestretch.ops.advantages import gae, token_rewards, whiten
+from homestretch.ops.advantages import (
+    gae,
+    group_centered,
+    group_standardized,
+    leave_one_out,
+    num_equal_groups,
+    over_tokens,
+    penalized_scores,
+    token_rewards,
+    whiten,
+)
 from homestretch.ops.kl import adapted_beta, k1, k3
 from homestretch.ops.logprobs import entropy, masked_mean, selected_logprobs
-from homestretch.ops.losses import bradley_terry, clipped_surrogate, clipped_value_loss, smoothed_bce
+from homestretch.ops.losses import (
+    bradley_terry,
+    clipped_surrogate,
+    clipped_value_loss,
+    smoothed_bce,
+    token_means,
+    token_sums,
+)
 
 LENGTHS = [1, 4, 7, 3]
 
@@ -86,7 +104,7 @@ def test_beta_rises_above_the_target_and_falls_below_it():
 
 def test_at_ratio_1_the_policy_loss_is_minus_the_mean_advantage():
     advantages, logprobs, mask = random_batch()
-    loss, clipped = clipped_surrogate(logprobs, logprobs, advantages, clip_range=0.2)
+    loss, clipped = clipped_surrogate(logprobs, logprobs, advantages, clip_low=0.2, clip_high=0.2)
     assert masked_mean(loss, mask).item() == pytest.approx(-masked_mean(advantages, mask).item(), abs=1e-6)
     assert not clipped.any()
 
@@ -95,9 +113,77 @@ def test_the_clip_stops_only_moves_that_would_gain():
     old = torch.zeros(1, 4)
     new = torch.tensor([[1.5, 1.5, 0.5, 0.5]]).log()
     advantages = torch.tensor([[1.0, -1.0, 1.0, -1.0]])
-    loss, clipped = clipped_surrogate(new, old, advantages, clip_range=0.2)
+    loss, clipped = clipped_surrogate(new, old, advantages, clip_low=0.2, clip_high=0.2)
     assert torch.allclose(loss, torch.tensor([[-1.2, 1.5, -0.5, 0.8]]))
     assert clipped.tolist() == [[True, False, False, True]]
+
+
+def test_the_upper_end_of_the_clip_may_be_another():
+    new = torch.tensor([1.25, 1.5, 0.75]).log()
+    loss, clipped = clipped_surrogate(new, torch.zeros(3), torch.tensor([1.0, 1.0, -1.0]), clip_low=0.2, clip_high=0.28)
+    assert loss.tolist() == pytest.approx([-1.25, -1.28, 0.8])
+    assert clipped.tolist() == [False, True, True]
+
+
+GROUPS = [5, 0, 5, 0, 0, 5, 9, 9]
+
+
+def random_scores() -> list[float]:
+    return torch.randn(len(GROUPS), generator=torch.Generator().manual_seed(1)).tolist()
+
+
+def rivals(i: int) -> list[int]:
+    return [j for j in range(len(GROUPS)) if GROUPS[j] == GROUPS[i]]
+
+
+def test_leave_one_out_compares_with_the_others():
+    scores = random_scores()
+    found = leave_one_out(torch.tensor(scores), torch.tensor(GROUPS)).tolist()
+    for i, score in enumerate(scores):
+        others = [scores[j] for j in rivals(i) if j != i]
+        assert found[i] == pytest.approx(score - sum(others) / len(others), abs=1e-6)
+
+
+def test_centred_and_standardized_groups():
+    scores = random_scores()
+    centred = group_centered(torch.tensor(scores), torch.tensor(GROUPS)).tolist()
+    standardized = group_standardized(torch.tensor(scores), torch.tensor(GROUPS), eps=1e-4).tolist()
+    for i, score in enumerate(scores):
+        of_group = [scores[j] for j in rivals(i)]
+        assert centred[i] == pytest.approx(score - statistics.mean(of_group), abs=1e-6)
+        expected = (score - statistics.mean(of_group)) / (statistics.stdev(of_group) + 1e-4)
+        assert standardized[i] == pytest.approx(expected, abs=1e-4)
+
+
+@pytest.mark.parametrize("advantage", [leave_one_out, group_centered, group_standardized])
+def test_equal_scores_give_exactly_0_and_a_single_completion_is_refused(advantage):
+    scores = torch.full((3,), 0.1)
+    assert (advantage(scores, torch.tensor([4, 4, 4])) == 0).all()
+    with pytest.raises(ValueError, match="no others"):
+        advantage(scores, torch.tensor([4, 4, 7]))
+
+
+def test_equal_groups_are_counted_without_those_of_one():
+    scores = torch.tensor([1.0, 1.0, 2.0, 3.0, 0.5, 0.5, 0.5, -1.0])
+    assert num_equal_groups(scores, torch.tensor([3, 3, 1, 1, 8, 8, 8, 2])) == 2
+
+
+def test_the_sequence_kl_is_taken_from_the_score():
+    _, kl, mask = random_batch()
+    scores = torch.tensor([1.0, 2.0, 3.0, 4.0])
+    found = penalized_scores(scores, kl, mask, beta=0.1)
+    for b, length in enumerate(LENGTHS):
+        assert found[b].item() == pytest.approx(scores[b].item() - 0.1 * sum(kl[b, :length].tolist()), abs=1e-5)
+    assert over_tokens(found, mask).tolist() == [[s if t < n else 0.0 for t in range(7)]
+                                                 for s, n in zip(found.tolist(), LENGTHS, strict=True)]  # fmt: skip
+
+
+def test_token_losses_are_summed_or_averaged_per_completion():
+    losses, _, mask = random_batch()
+    for b, length in enumerate(LENGTHS):
+        total = sum(losses[b, :length].tolist())
+        assert token_sums(losses, mask)[b].item() == pytest.approx(total, abs=1e-5)
+        assert token_means(losses, mask)[b].item() == pytest.approx(total / length, abs=1e-5)
 
 
 def test_the_value_loss_takes_the_larger_of_both():

@@ -9,7 +9,7 @@ import torch
 
 from conftest import NEW_MODELS, tiny_config, tiny_examples
 from homestretch import forward
-from homestretch.forward import response_batch, response_states, token_logprobs, token_logprobs_and_entropies
+from homestretch.forward import response_batch, response_logprobs
 from homestretch.models import load_language_model, projects_last
 from homestretch.rewards.reward_model import build_reward_model
 from homestretch.types import Completion
@@ -36,8 +36,8 @@ def test_values_and_gradients_are_those_of_separate_passes(kind, tiny_folders):
     found = []
     for shares in (True, False):
         batch = response_batch(prompts, completions, lm)
-        out = response_states(replace(lm, shares_prompts=shares), batch)
-        logprobs = token_logprobs(lm, out, batch)
+        out = response_logprobs(replace(lm, shares_prompts=shares), batch)
+        logprobs = out.logprobs_BT
         lm.model.zero_grad()
         (logprobs.sum() + (out.hidden_BTD.sum(-1) * batch.mask_BT).sum()).backward()
         gradient = torch.cat([p.grad.flatten() for p in lm.model.parameters()])
@@ -67,12 +67,12 @@ def test_a_model_with_its_own_masks_is_refused(tiny_folders):
 def logprobs_and_gradient(lm):
     prompts, completions = groups(lm.codec)
     batch = response_batch(prompts, completions, lm)
-    logprobs = token_logprobs(lm, response_states(lm, batch), batch, temperature=0.7)
+    out = response_logprobs(lm, batch, temperature=0.7, with_entropy=True)
+    logprobs = out.logprobs_BT
     lm.model.zero_grad()
     (logprobs * torch.linspace(-1, 1, logprobs.shape[1])).sum().backward()
     gradient = torch.cat([p.grad.flatten() for p in lm.model.parameters() if p.grad is not None])
-    entropies = token_logprobs_and_entropies(lm, response_states(lm, batch), batch, temperature=0.7)[1]
-    return logprobs.detach(), gradient, entropies
+    return logprobs.detach(), gradient, out.entropies_BT
 
 
 @pytest.mark.parametrize("kind", NEW_MODELS)

@@ -5,11 +5,10 @@ from __future__ import annotations
 import pytest
 
 from conftest import NEW_MODELS, tiny_config, tiny_examples
-from homestretch.encoding import Codec, pad
+from homestretch.encoding import Codec, encoded_pairs, pad
 from homestretch.forward import response_batch
 from homestretch.models import load_language_model
 from homestretch.rewards.reward_model import build_reward_model
-from homestretch.stages.sft import encoded_pairs
 from homestretch.types import Completion, Example, UserError
 
 
@@ -20,7 +19,7 @@ def lm(request, tiny_folders):
 
 def test_pad_is_not_eos_and_eos_counts_in_the_loss(lm):
     assert lm.codec.pad_id != lm.codec.eos_id
-    pairs, _ = encoded_pairs(lm, tiny_examples(3))
+    pairs, _ = encoded_pairs(lm.codec, tiny_examples(3))
     batch = response_batch([p for p, _ in pairs], [c for _, c in pairs], lm)
     for row, counts, (_, ids) in zip(batch.ids_BT.tolist(), batch.mask_BT.tolist(), pairs, strict=True):
         assert ids[-1] == lm.codec.eos_id

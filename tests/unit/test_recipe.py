@@ -97,6 +97,63 @@ def test_overrides_replace_and_make_sections(recipe: Path) -> None:
     assert config.evaluate.primary_metrics == ("a", "b")
 
 
+@pytest.mark.parametrize("name", ["ppo", "rloo", "grpo", "reinforce_pp"])
+def test_one_line_selects_the_algorithm_in_yaml_and_behind_the_command(recipe: Path, name: str) -> None:
+    assert load_recipe(recipe).rl.algorithm == "ppo"
+    assert load_recipe(recipe, [f"rl.algorithm={name}", "rl.kl.beta=0.2"]).rl.algorithm == name
+    recipe.write_text(GOOD + f"rl: {{algorithm: {name}, num_updates: 7}}\n")
+    config = load_recipe(recipe)
+    assert (config.rl.algorithm, config.rl.num_updates) == (name, 7)
+    recipe.write_text(dump_recipe(config))
+    assert load_recipe(recipe) == config
+
+
+@pytest.mark.parametrize(
+    ("overrides", "key", "message"),
+    [
+        (["algorithm=grpo", "value_lr=1e-3"], "value_lr",
+         "is a key of ppo, not of grpo; take it out, or use rl.algorithm=ppo"),
+        (["divide_by_std=true"], "divide_by_std",
+         "is a key of grpo, not of ppo; take it out, or use rl.algorithm=grpo"),
+        (["algorithm=grpo", "divide_by_sdt=true"], "divide_by_sdt", "unknown key; did you mean 'divide_by_std'?"),
+        (["algorithm=rloo", "kl.betta=1"], "kl.betta", "unknown key; did you mean 'beta'?"),
+        (["algorithm=gpro"], "algorithm", '"gpro" is not one of ppo, rloo, grpo, reinforce_pp; did you mean \'grpo\'?'),
+        (["algorithm=null"], "algorithm", "null is not one of ppo, rloo, grpo, reinforce_pp"),
+        (["algorithm=rloo", "completions_per_prompt=1"], "completions_per_prompt",
+         "a single completion has no others to be compared with; use 2 or more, or algorithm ppo"),
+        (["algorithm=grpo", "completions_per_prompt=0"], "completions_per_prompt",
+         "should be greater than or equal to 2, is 0"),
+    ],
+)  # fmt: skip
+def test_mistakes_about_the_algorithm_come_with_the_way_out(
+    recipe: Path, overrides: list[str], key: str, message: str
+) -> None:
+    lines = mistakes(recipe, *[f"rl.{override}" for override in overrides])
+    assert lines == [f"command line: rl.{key}: {message}"]
+
+
+def test_a_section_of_another_algorithm_is_refused_with_its_place(recipe: Path) -> None:
+    recipe.write_text(GOOD + "rl: {critic_warmup_updates: 0}\n")
+    assert mistakes(recipe, "rl.algorithm=rloo") == [
+        f"{recipe}: rl.critic_warmup_updates: is a key of ppo, not of rloo; take it out, or use rl.algorithm=ppo"
+    ]
+    recipe.write_text(GOOD + "rl: {algorithm: grpo, divide_by_length: true, token_denominator: 9}\n")
+    assert mistakes(recipe) == [f"{recipe}: rl: give `token_denominator` or `divide_by_length: true`, and not both"]
+    recipe.write_text(GOOD + "rl: 3\n")
+    assert mistakes(recipe) == [f"{recipe}: rl: should be an object, is 3"]
+
+
+def test_ppo_with_one_completion_per_prompt_is_fine(recipe: Path) -> None:
+    assert load_recipe(recipe, ["rl.completions_per_prompt=1"]).rl.completions_per_prompt == 1
+
+
+def test_in_the_schema_only_ppo_may_leave_the_algorithm_out() -> None:
+    schema = RunConfig.model_json_schema()
+    members = [schema["$defs"][ref["$ref"].rpartition("/")[2]] for ref in schema["properties"]["rl"]["oneOf"]]
+    is_required = {m["properties"]["algorithm"]["const"]: "algorithm" in m.get("required", []) for m in members}
+    assert is_required == {"ppo": False, "rloo": True, "grpo": True, "reinforce_pp": True}
+
+
 def test_the_last_override_wins(recipe: Path) -> None:
     assert load_recipe(recipe, ["seed=3", "seed=4"]).seed == 4
 

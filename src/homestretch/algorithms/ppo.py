@@ -6,69 +6,53 @@ advantages, clipped policy and value losses. Details as in Huang et al. 2024, ar
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import replace
 
-import torch
-from torch import Tensor
-
+from homestretch.algorithms.actor_critic import TokenOutputs
+from homestretch.algorithms.base import Algorithm, Loss, MinibatchSize, Targets, Trajectories
 from homestretch.config import PPOConfig
 from homestretch.ops.advantages import gae, token_rewards, whiten
 from homestretch.ops.kl import k1
 from homestretch.ops.losses import clipped_surrogate, clipped_value_loss
 
 
-@dataclass(frozen=True, slots=True)
-class Trajectories:
-    """All rollouts of an update as tensors (N, T); `mask` is True on sampled tokens, the terminator included."""
+class PPO(Algorithm):
+    """An action is a token. Denominator of both losses: the minibatch's tokens."""
 
-    mask: Tensor
-    logprobs: Tensor
-    reference_logprobs: Tensor
-    values: Tensor
-    scores: Tensor
-    """Sequence-level scores, shape (N,)."""
+    def __init__(self, config: PPOConfig) -> None:
+        self.config = config
+        self.value_lr = config.value_lr
+        self.critic_warmup_updates = config.critic_warmup_updates
 
+    def advantages(self, old: Trajectories, *, beta: float) -> Targets:
+        """Whitened advantages and unwhitened returns."""
+        assert old.values is not None
+        rewards_NT = token_rewards(old.scores, k1(old.logprobs, old.reference_logprobs), old.mask, beta=beta)
+        advantages_NT = gae(rewards_NT, old.values, old.mask, gamma=self.config.gamma, lam=self.config.gae_lambda)
+        return Targets(whiten(advantages_NT, old.mask), (advantages_NT + old.values) * old.mask)
 
-@dataclass(frozen=True, slots=True)
-class Targets:
-    """What the losses aim at, (N, T)."""
+    def loss(self, new: TokenOutputs, old: Trajectories, targets: Targets, size: MinibatchSize) -> Loss:
+        """mean_t of the clipped policy loss, plus value_coefficient * mean_t of the clipped value loss."""
+        assert new.values is not None
+        assert old.values is not None
+        assert targets.returns is not None
+        low, high = self.config.clip_bounds
+        policy_BT, clipped_BT = clipped_surrogate(
+            new.logprobs, old.logprobs, targets.advantages, clip_low=low, clip_high=high
+        )
+        value_BT = clipped_value_loss(
+            new.values, old.values, targets.returns, clip_range=self.config.value_clip_range
+        )  # fmt: skip
+        policy, value = (policy_BT * old.mask).sum(), (value_BT * old.mask).sum()
+        return Loss(
+            total=self.config.value_coefficient * value / size.tokens + policy / size.tokens,
+            policy=policy / size.tokens,
+            value=value / size.tokens,
+            clipped=(clipped_BT & old.mask).sum() / size.tokens,
+        )
 
-    advantages: Tensor
-    returns: Tensor
-
-
-@dataclass(frozen=True, slots=True)
-class LossSums:
-    """Sums over a micro-batch's tokens; the caller divides by the minibatch's number of tokens."""
-
-    policy: Tensor
-    value: Tensor
-    clipped: Tensor
-    approx_kl: Tensor
-    ratio_error: Tensor
-
-
-def targets(trajectories: Trajectories, config: PPOConfig, *, beta: float) -> Targets:
-    """Whitened advantages and unwhitened returns."""
-    t = trajectories
-    rewards_NT = token_rewards(t.scores, k1(t.logprobs, t.reference_logprobs), t.mask, beta=beta)
-    advantages_NT = gae(rewards_NT, t.values, t.mask, gamma=config.gamma, lam=config.gae_lambda)
-    return Targets(whiten(advantages_NT, t.mask), (advantages_NT + t.values) * t.mask)
-
-
-def loss_sums(logprobs_BT: Tensor, values_BT: Tensor, old: Trajectories, aim: Targets, config: PPOConfig) -> LossSums:
-    """The clipped losses summed over counted tokens, with what is monitored; `old` and `aim` hold the same rows."""
-    mask_BT = old.mask
-    policy_BT, clipped_BT = clipped_surrogate(logprobs_BT, old.logprobs, aim.advantages, clip_range=config.clip_range)
-    value_BT = clipped_value_loss(values_BT, old.values, aim.returns, clip_range=config.value_clip_range)
-    with torch.no_grad():
-        log_ratio_BT = (logprobs_BT - old.logprobs) * mask_BT
-        ratio_error_BT = torch.expm1(log_ratio_BT)
-        approx_kl_BT = ratio_error_BT - log_ratio_BT
-    return LossSums(
-        policy=(policy_BT * mask_BT).sum(),
-        value=(value_BT * mask_BT).sum(),
-        clipped=(clipped_BT & mask_BT).sum(),
-        approx_kl=approx_kl_BT.sum(),
-        ratio_error=ratio_error_BT.abs().sum(),
-    )
+    def critic_loss(self, new: TokenOutputs, old: Trajectories, targets: Targets, size: MinibatchSize) -> Loss:
+        """The value loss alone, at full weight."""
+        loss = self.loss(new, old, targets, size)
+        assert loss.value is not None
+        return replace(loss, total=loss.value)

@@ -8,17 +8,31 @@ from torch.nn.functional import binary_cross_entropy_with_logits, softplus
 
 
 def clipped_surrogate(
-    logprob_BT: Tensor, old_logprob_BT: Tensor, advantages_BT: Tensor, *, clip_range: float
+    logprob: Tensor, old_logprob: Tensor, advantages: Tensor, *, clip_low: float, clip_high: float
 ) -> tuple[Tensor, Tensor]:
-    """PPO's policy loss per token, and where the clip was active; both (B, T).
+    """PPO's policy loss per action, and where the clip was active; all of one shape.
 
-    -min(rho A, clip(rho, 1 - c, 1 + c) A) with rho = exp(logprob - old_logprob).
-    Source: Schulman et al. 2017, arXiv 1707.06347, equation 7.
+    -min(rho A, clip(rho, 1 - clip_low, 1 + clip_high) A) with rho = exp(logprob - old_logprob). An action is a token
+    (B, T), or a whole completion (B,) with the sum of its tokens' log-probs.
+    Source: Schulman et al. 2017, arXiv 1707.06347, equation 7; two ends as in DAPO, Yu et al. 2025, arXiv 2503.14476.
     """
-    ratio_BT = torch.exp(logprob_BT - old_logprob_BT)
-    plain_BT = ratio_BT * advantages_BT
-    clipped_BT = ratio_BT.clamp(1 - clip_range, 1 + clip_range) * advantages_BT
-    return -torch.minimum(plain_BT, clipped_BT), clipped_BT < plain_BT
+    ratio = torch.exp(logprob - old_logprob)
+    plain = ratio * advantages
+    clipped = ratio.clamp(1 - clip_low, 1 + clip_high) * advantages
+    return -torch.minimum(plain, clipped), clipped < plain
+
+
+def token_sums(loss_BT: Tensor, mask_BT: Tensor) -> Tensor:
+    """Each completion's loss summed over its counted tokens, shape (B,)."""
+    return (loss_BT * mask_BT).sum(1)
+
+
+def token_means(loss_BT: Tensor, mask_BT: Tensor) -> Tensor:
+    """Each completion's loss divided by its own number of tokens |o|, shape (B,): GRPO as published.
+
+    Source: Shao et al. 2024, arXiv 2402.03300, equation 3. Length then scales what a token is worth (Liu et al. 2025).
+    """
+    return (loss_BT * mask_BT).sum(1) / mask_BT.sum(1)
 
 
 def clipped_value_loss(values_BT: Tensor, old_values_BT: Tensor, returns_BT: Tensor, *, clip_range: float) -> Tensor:

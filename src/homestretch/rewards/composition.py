@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from homestretch.config import LengthConfig
 from homestretch.rewards.length import LengthModel, length_penalty, word_counts
+from homestretch.training import TrainingError
 from homestretch.types import Completion, Example, ScoredCompletions, Scorer
 
 Array = NDArray[np.float64]
@@ -29,7 +30,7 @@ class RewardComposition:
     shaping: Shaping
 
     def __call__(self, examples: Sequence[Example], completions: Sequence[Completion]) -> ScoredCompletions:
-        """Score completions. ValueError if the reward is not finite or has the wrong shape."""
+        """Score completions. ValueError if the reward has the wrong shape, TrainingError if it is not finite."""
         learned = checked(self.reward(examples, completions), len(examples))
         shaped = self._shaped(learned, examples)
         penalty = length_penalty(
@@ -59,9 +60,10 @@ class RewardComposition:
 
 
 def checked(rewards: Array, count: int) -> Array:
-    """The rewards as given; ValueError if they are not `count` finite numbers."""
+    """The rewards as given; ValueError if they are not `count` numbers, TrainingError if one is not finite."""
     if rewards.shape != (count,):
         raise ValueError(f"the reward returned shape {rewards.shape} for {count} completions")
     if not np.isfinite(rewards).all():
-        raise ValueError(f"the reward is not finite for {int((~np.isfinite(rewards)).sum())} of {count} completions")
+        bad = int((~np.isfinite(rewards)).sum())
+        raise TrainingError(f"rl/reward_model is not finite for {bad} of {count} completions; nothing was applied")
     return rewards

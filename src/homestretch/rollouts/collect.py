@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 
 import numpy as np
 
-from homestretch.config import PPOConfig
+from homestretch.config import AlgorithmConfig
 from homestretch.models import LanguageModel
 from homestretch.rollouts.sampler import generate
 from homestretch.types import Completion, Example, Rollout, SequenceReward
@@ -26,7 +26,7 @@ def collect(
     lm: LanguageModel,
     reward: SequenceReward,
     prompts: Sequence[Example],
-    config: PPOConfig,
+    config: AlgorithmConfig,
     *,
     max_new_tokens: int,
     seed: int,

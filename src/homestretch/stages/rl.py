@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -14,6 +15,7 @@ from homestretch.checkpoint import load_trainable, save_trainable
 from homestretch.config import RunConfig
 from homestretch.console import progress, say
 from homestretch.data import load_splits
+from homestretch.encoding import encoded_pairs
 from homestretch.metrics import build_selection
 from homestretch.models import add_lora, frozen_copy, load_language_model, save_language_model
 from homestretch.rewards.composition import RewardComposition
@@ -22,7 +24,7 @@ from homestretch.rewards.reward_model import load_reward_model
 from homestretch.rollouts.collect import collect, prompt_batches
 from homestretch.rollouts.sampler import generate
 from homestretch.rundir import RunDir, append_jsonl
-from homestretch.training import set_up_torch
+from homestretch.training import TrainingError, set_up_torch
 from homestretch.types import Example, Rollout, Scorer
 
 _SAMPLES_SHOWN = 8
@@ -38,61 +40,89 @@ class _Validation:
 
 
 def run(config: RunConfig, rundir: RunDir) -> dict[str, Any]:
-    """Write run/policy/ and samples.jsonl; returns which update was kept and why RL stopped."""
+    """Write run/policy/ and samples.jsonl; returns which update was kept and why RL stopped.
+
+    On a TrainingError nothing bad was applied: run/policy/ is then the best checkpoint so far, and the message says so.
+    """
     set_up_torch(config)
     splits = load_splits(config)
     rundir.rl_samples_path.unlink(missing_ok=True)
-    learner = _learner(config, rundir)
-    reward_model = load_reward_model(rundir.reward_dir, config)
-    length_model = fit_length_model(splits.train)
-    floor = reward_model.calibration.floor
-    reward = RewardComposition(reward_model, floor, length_model, config.rl.length, config.rl.shaping)
+    learner = _learner(config, rundir, splits.train)
     validation = _Validation(
-        splits.validation[: config.rl.max_validation_examples], build_selection(config, splits.train), reward
+        splits.validation[: config.rl.max_validation_examples],
+        build_selection(config, splits.train),
+        _reward(config, rundir, splits.train),
     )
-    best_path = rundir.path / ".rl-best.safetensors"
     guard = Guard(config.rl.guard)
     guard.observe(0, _validate(config, rundir, learner, validation, 0), 0.0)
-    save_trainable(learner.lm.model, best_path)
-
-    rng = np.random.default_rng([config.seed, 4])
-    batches = prompt_batches([*splits.train, *splits.prompts], config.rl.prompts_per_update, rng)
-    stopped, update = "all updates done", 0
-    with progress("rl", config.rl.num_updates) as advance:
-        for update in range(1, config.rl.num_updates + 1):
-            start = time.perf_counter()
-            rollouts = collect(
-                learner.lm, reward, next(batches), config.rl,
-                max_new_tokens=config.data.max_completion_tokens, seed=int(rng.integers(2**31)),
-            )  # fmt: skip
-            collected, beta = time.perf_counter(), learner.beta
-            stats = learner.update(rollouts, rng)
-            times = {"rl/seconds_rollout": collected - start, "rl/seconds_update": time.perf_counter() - collected}
-            rundir.log_metrics("rl", update, _metrics(rollouts, stats, beta, reward) | times)
-            advance(1)
-            if update % config.rl.validate_every and update < config.rl.num_updates:
-                continue
-            reason = guard.observe(update, _validate(config, rundir, learner, validation, update), stats.kl)
-            if guard.best_update == update:
-                save_trainable(learner.lm.model, best_path)
-            if reason:
-                stopped = reason
-                break
-    load_trainable(learner.lm.model, best_path)
-    save_language_model(learner.lm, rundir.policy_dir)
-    best_path.unlink()
+    save_trainable(learner.lm.model, _best_path(rundir))
+    try:
+        update, stopped = _train(config, rundir, learner, validation, guard, [*splits.train, *splits.prompts])
+    except TrainingError as error:
+        _ship_best(rundir, learner)
+        kept = f"the best checkpoint so far (update {guard.best_update}) is in {rundir.policy_dir}"
+        raise TrainingError(f"{error}; {kept}") from error
+    _ship_best(rundir, learner)
     say(f"rl: stopped after update {update} ({stopped}); kept update {guard.best_update}")
     if guard.best_update == 0:
         say("rl: no update beat the SFT model on the held-out metrics, so policy/ is the SFT model")
     return {"updates": update, "kept_update": guard.best_update, "stopped": stopped}
 
 
-def _learner(config: RunConfig, rundir: RunDir) -> Learner:
+def _train(
+    config: RunConfig, rundir: RunDir, learner: Learner, validation: _Validation, guard: Guard, prompts: list[Example]
+) -> tuple[int, str]:
+    """The updates, until they are done or the guard says stop; the last one's number, and why it was the last."""
+    rng = np.random.default_rng([config.seed, 4])
+    batches = prompt_batches(prompts, config.rl.prompts_per_update, rng)
+    with progress("rl", config.rl.num_updates) as advance:
+        for update in range(1, config.rl.num_updates + 1):
+            start = time.perf_counter()
+            rollouts = collect(
+                learner.lm, validation.reward, next(batches), config.rl,
+                max_new_tokens=config.data.max_completion_tokens, seed=int(rng.integers(2**31)),
+            )  # fmt: skip
+            collected, beta = time.perf_counter(), learner.beta
+            stats = learner.update(rollouts, rng)
+            times = {"rl/seconds_rollout": collected - start, "rl/seconds_update": time.perf_counter() - collected}
+            rundir.log_metrics("rl", update, _metrics(rollouts, stats, beta, validation.reward) | times)
+            advance(1)
+            if update % config.rl.validate_every and update < config.rl.num_updates:
+                continue
+            reason = guard.observe(update, _validate(config, rundir, learner, validation, update), stats.kl)
+            if guard.best_update == update:
+                save_trainable(learner.lm.model, _best_path(rundir))
+            if reason:
+                return update, reason
+    return config.rl.num_updates, "all updates done"
+
+
+def _best_path(rundir: RunDir) -> Path:
+    return rundir.path / ".rl-best.safetensors"
+
+
+def _ship_best(rundir: RunDir, learner: Learner) -> None:
+    """Write run/policy/ from the best checkpoint. The learner must not be used after."""
+    load_trainable(learner.lm.model, _best_path(rundir))
+    save_language_model(learner.lm, rundir.policy_dir)
+    _best_path(rundir).unlink()
+
+
+def _learner(config: RunConfig, rundir: RunDir, train: tuple[Example, ...]) -> Learner:
     """The SFT model as policy, and as the frozen reference (with LoRA: the same trunk with its adapters off)."""
     lm = load_language_model(rundir.sft_dir, config)
+    references = encoded_pairs(lm.codec, train)[0] if config.rl.sft_mix.coefficient else []
     if config.model.lora:
-        return Learner(add_lora(lm, config.model.lora, config.seed), None, config.rl)
-    return Learner(lm, frozen_copy(lm), config.rl)
+        return Learner(add_lora(lm, config.model.lora, config.seed), None, config.rl, references=references)
+    return Learner(lm, frozen_copy(lm), config.rl, references=references)
+
+
+def _reward(config: RunConfig, rundir: RunDir, train: tuple[Example, ...]) -> RewardComposition:
+    reward_model = load_reward_model(rundir.reward_dir, config)
+    length_model = fit_length_model(train)
+    return RewardComposition(
+        reward_model, reward_model.calibration.floor, length_model, config.rl.length, config.rl.shaping
+    )
 
 
 def _metrics(rollouts: list[Rollout], stats: UpdateStats, beta: float, reward: RewardComposition) -> dict[str, float]:
@@ -105,7 +135,7 @@ def _metrics(rollouts: list[Rollout], stats: UpdateStats, beta: float, reward: R
         "rl/beta": beta,
     }
     row |= {f"rl/{term}": float(np.mean([r.terms[term] for r in rollouts])) for term in rollouts[0].terms}
-    return row | {f"rl/{name}": float(value) for name, value in asdict(stats).items()}
+    return row | {f"rl/{name}": float(value) for name, value in asdict(stats).items() if value is not None}
 
 
 def _validate(

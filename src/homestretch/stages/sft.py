@@ -15,7 +15,8 @@ from homestretch.checkpoint import load_trainable, save_trainable
 from homestretch.config import RunConfig
 from homestretch.console import progress, say
 from homestretch.data import load_splits
-from homestretch.forward import response_batch, response_states, token_logprobs
+from homestretch.encoding import EncodedPair, encoded_pairs
+from homestretch.forward import response_batch, response_logprobs
 from homestretch.metrics import build_selection
 from homestretch.models import (
     LanguageModel,
@@ -26,10 +27,16 @@ from homestretch.models import (
 )
 from homestretch.rollouts.sampler import generate
 from homestretch.rundir import RunDir
-from homestretch.training import apply_step, build_optimizer, check_finite, epoch_batches, microbatches, set_up_torch
-from homestretch.types import Completion, Example
-
-Pair = tuple[tuple[int, ...], tuple[int, ...]]
+from homestretch.training import (
+    apply_step,
+    build_optimizer,
+    check_finite,
+    epoch_batches,
+    microbatches,
+    set_up_torch,
+    summed_nll,
+)
+from homestretch.types import Example
 
 
 def run(config: RunConfig, rundir: RunDir) -> dict[str, Any]:
@@ -37,8 +44,8 @@ def run(config: RunConfig, rundir: RunDir) -> dict[str, Any]:
     set_up_torch(config)
     splits = load_splits(config)
     lm = _policy(config, rundir, splits.train)
-    train, cut = encoded_pairs(lm, splits.train)
-    validation, _ = encoded_pairs(lm, splits.validation[: config.sft.max_validation_examples])
+    train, cut = encoded_pairs(lm.codec, splits.train)
+    validation, _ = encoded_pairs(lm.codec, splits.validation[: config.sft.max_validation_examples])
     if cut["prompts"] or cut["references"]:
         say(f"sft: {cut['prompts']} documents and {cut['references']} references of {len(train)} were cut to fit")
     best_path = rundir.path / ".sft-best.safetensors"
@@ -64,22 +71,13 @@ def _policy(config: RunConfig, rundir: RunDir, train: Sequence[Example]) -> Lang
     return add_lora(lm, config.model.lora, config.seed) if config.model.lora else lm
 
 
-def encoded_pairs(lm: LanguageModel, examples: Sequence[Example]) -> tuple[list[Pair], dict[str, int]]:
-    """(prompt ids, reference ids with EOS) per reference, and how many documents and references had to be cut."""
-    pairs: list[Pair] = []
-    cut = {"prompts": 0, "references": 0}
-    for example in examples:
-        prompt = lm.codec.encode_prompt(example)
-        cut["prompts"] += prompt.was_cut
-        for reference in example.references:
-            ids = lm.codec.encode_completion(Completion(reference))
-            cut["references"] += ids[-1] != lm.codec.eos_id
-            pairs.append((prompt.ids, ids))
-    return pairs, cut
-
-
 def _train(
-    config: RunConfig, rundir: RunDir, lm: LanguageModel, train: Sequence[Pair], validation: Sequence[Pair], best: Path
+    config: RunConfig,
+    rundir: RunDir,
+    lm: LanguageModel,
+    train: Sequence[EncodedPair],
+    validation: Sequence[EncodedPair],
+    best: Path,
 ) -> tuple[float, int]:
     """Optimize with early stopping; the best weights end up in the file `best`. Returns (best loss, steps taken)."""
     sft, rng = config.sft, np.random.default_rng([config.seed, 1])
@@ -111,7 +109,7 @@ def _train(
     return best_loss, step
 
 
-def _accumulate(lm: LanguageModel, pairs: Sequence[Pair], config: RunConfig) -> float:
+def _accumulate(lm: LanguageModel, pairs: Sequence[EncodedPair], config: RunConfig) -> float:
     """Gradients of the mean loss per target token of the whole batch, whatever the micro-batches; returns that loss."""
     sft = config.sft
     total = sum(len(completion) for _, completion in pairs)
@@ -124,7 +122,7 @@ def _accumulate(lm: LanguageModel, pairs: Sequence[Pair], config: RunConfig) -> 
             completion_loss, prompt_loss = _summed_losses_with_prompt(lm, chosen)
             loss = completion_loss / total + sft.prompt_loss_weight * prompt_loss / max(1, prompt_total)
         else:
-            completion_loss = _summed_loss(lm, chosen)
+            completion_loss = summed_nll(lm, chosen)
             loss = completion_loss / total
         value += completion_loss.item() / total
         check_finite(loss, "sft/loss")
@@ -132,28 +130,23 @@ def _accumulate(lm: LanguageModel, pairs: Sequence[Pair], config: RunConfig) -> 
     return value
 
 
-def _summed_loss(lm: LanguageModel, pairs: Sequence[Pair]) -> Tensor:
-    batch = response_batch([p for p, _ in pairs], [c for _, c in pairs], lm)
-    return -token_logprobs(lm, response_states(lm, batch), batch).sum()
-
-
-def _summed_losses_with_prompt(lm: LanguageModel, pairs: Sequence[Pair]) -> tuple[Tensor, Tensor]:
+def _summed_losses_with_prompt(lm: LanguageModel, pairs: Sequence[EncodedPair]) -> tuple[Tensor, Tensor]:
     """One pass over whole texts: the loss of the completions' tokens, and that of the prompts' after their first."""
     apart = replace(lm, shares_prompts=False)  # first tokens are often the same, and nothing to share
     batch = response_batch([p[:1] for p, _ in pairs], [p[1:] + c for p, c in pairs], apart)
-    losses_BT = -token_logprobs(apart, response_states(apart, batch), batch)
+    losses_BT = -response_logprobs(apart, batch).logprobs_BT
     prompt_lengths_B1 = torch.tensor([[len(p) - 1] for p, _ in pairs], device=lm.device)
     in_prompt_BT = torch.arange(losses_BT.shape[1], device=lm.device)[None] < prompt_lengths_B1
     return (losses_BT * ~in_prompt_BT).sum(), (losses_BT * in_prompt_BT).sum()
 
 
 @torch.no_grad()
-def mean_loss(lm: LanguageModel, pairs: Sequence[Pair], budget: int) -> float:
+def mean_loss(lm: LanguageModel, pairs: Sequence[EncodedPair], budget: int) -> float:
     """Negative log-likelihood per target token (EOS included), dropout off."""
     lm.model.eval()
     total = 0.0
     for part in microbatches([len(p) + len(c) for p, c in pairs], budget):
-        total += float(_summed_loss(lm, [pairs[i] for i in part]))
+        total += float(summed_nll(lm, [pairs[i] for i in part]))
     return total / sum(len(c) for _, c in pairs)
 
 
