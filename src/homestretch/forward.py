@@ -78,7 +78,7 @@ class ResponseLogprobs:
 def response_logprobs(
     lm: LanguageModel, batch: ResponseBatch, *, temperature: float = 1.0, with_entropy: bool = False
 ) -> ResponseLogprobs:
-    """Log-probs of the completions' tokens under softmax(logits / temperature); memory: `_MAX_LOGITS` logits at once."""
+    """Log-probs of the completions' tokens under softmax(logits / temperature); `_MAX_LOGITS` logits at once."""
     states, mask_BT = response_states(lm, batch), batch.mask_BT
 
     def of(unprojected_ND: Tensor, ids_N: Tensor) -> tuple[Tensor, ...]:
