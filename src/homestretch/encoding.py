@@ -108,14 +108,14 @@ class Codec:
             separator = ""
         return tuple(self.tokenizer(separator + text, add_special_tokens=False)["input_ids"])
 
-    def decode(self, ids: Sequence[int], *, terminated: bool) -> Completion:
+    def decode(self, ids: Sequence[int], *, terminated: bool, logprobs: Sequence[float] = ()) -> Completion:
         """The completion that these sampled ids (without the terminator) are."""
         text = self.tokenizer.decode(
             ids, skip_special_tokens=True, clean_up_tokenization_spaces=self._adds_spaces
         ).strip()
         if self._adds_spaces:  # what transformers' clean-up leaves: "5 : 30" and "$ 5"
             text = re.sub(r"(?<=[$£€]) (?=\d)", "", re.sub(r"(?<=\d) : (?=\d)", ":", text))
-        return Completion(text=text, terminated=terminated, ids=tuple(ids))
+        return Completion(text=text, terminated=terminated, ids=tuple(ids), logprobs=tuple(logprobs))
 
 
 def encoded_pairs(codec: Codec, examples: Sequence[Example]) -> tuple[list[EncodedPair], dict[str, int]]:

@@ -49,6 +49,9 @@ class Completion:
     """True if the terminator (EOS) was produced; False if the text merely reached the cap."""
     ids: tuple[int, ...] = ()
     """The sampled token ids without the terminator; empty when the completion was made from text."""
+    logprobs: tuple[float, ...] = field(default=(), compare=False)
+    """Of the sampled tokens, the terminator's last, at the sampling temperature and before top-k and top-p, as the
+    sampler saw them; empty when the completion was made from text."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,6 +10,7 @@ from scipy import stats
 from conftest import NEW_MODELS, tiny_config, tiny_examples
 from homestretch.config import SamplingConfig
 from homestretch.encoding import pad
+from homestretch.forward import response_batch, response_logprobs
 from homestretch.models import load_language_model
 from homestretch.rollouts import sampler, slots
 from homestretch.rollouts.sampler import _choose, generate, restrict
@@ -132,7 +133,7 @@ def test_prompts_of_one_token_and_no_prompts(tiny_folders):
 def test_samples_follow_the_distribution(sampling):
     logits = torch.tensor([1.0, 0.2, -0.5, 2.0, float("-inf"), 0.0])
     uniforms = torch.from_numpy(np.random.default_rng(0).random(20_000, dtype=np.float32))
-    drawn = _choose(logits.expand(len(uniforms), -1), uniforms, sampling)
+    drawn = _choose(logits.expand(len(uniforms), -1) / sampling.temperature, uniforms, sampling)
     expected = torch.softmax(restrict((logits / sampling.temperature)[None], sampling)[0].double(), -1).numpy()
     counts = np.bincount(drawn.numpy(), minlength=6)
     possible = expected > 0
@@ -145,3 +146,18 @@ def test_the_cap_is_reported_as_unterminated(tiny_folders):
     for row in generate(lm, tiny_examples(3), max_new_tokens=1, batch_size=8, sampling=SamplingConfig(), num_samples=4):
         for completion in row:
             assert completion.terminated == (len(completion.ids) == 0)
+
+
+@pytest.mark.parametrize("kind", NEW_MODELS)
+def test_recorded_logprobs_are_the_training_forwards(kind, tiny_folders):
+    lm = load_language_model(tiny_folders[kind], tiny_config(kind))
+    examples, sampling = tiny_examples(3), SamplingConfig(temperature=0.7, top_k=20)
+    rows = generate(lm, examples, max_new_tokens=6, batch_size=8, sampling=sampling, num_samples=4)
+    prompts = [lm.codec.encode_prompt(e).ids for e in examples for _ in range(4)]
+    completions = [c for row in rows for c in row]
+    ids = [(*c.ids, lm.codec.eos_id) if c.terminated else c.ids for c in completions]
+    batch = response_batch(prompts, ids, lm)
+    with torch.no_grad():
+        expected = response_logprobs(lm, batch, temperature=0.7).logprobs_BT[batch.mask_BT]
+    recorded = torch.tensor([value for c in completions for value in c.logprobs])
+    assert torch.allclose(recorded, expected, atol=1e-4)

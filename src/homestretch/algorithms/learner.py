@@ -46,6 +46,7 @@ class UpdateStats:
     clip_fraction: float
     approx_kl: float
     ratio_first: float
+    sampling_gap: float
     gradient_norm: float
     num_steps: int
     value_loss: float | None = None
@@ -111,6 +112,7 @@ class Learner:
             kl_k3=float(k3(old.logprobs, old.reference_logprobs).sum(1).mean()),
             entropy=float(entropy_NT.sum() / old.mask.sum()),
             equal_groups=num_equal_groups(old.scores, old.groups),
+            sampling_gap=_sampling_gap(rollouts, old),
             explained_variance=_explained_variance(old, targets),
             **means,  # type: ignore[arg-type]
         )
@@ -265,6 +267,14 @@ def _check_observed(old: Trajectories) -> None:
 def _mean_of(steps: Sequence[dict[str, float]]) -> dict[str, float]:
     means = {name: float(np.mean([s[name] for s in steps])) for name in steps[0] if name != "ratio_error"}
     return means | {"ratio_first": 1.0 + steps[0]["ratio_error"], "num_steps": len(steps)}
+
+
+def _sampling_gap(rollouts: Sequence[Rollout], old: Trajectories) -> float:
+    """Mean distance in nats between a sampled token's log-prob as the sampler saw it and by the training forward."""
+    sampled = torch.tensor([value for r in rollouts for value in r.completion.logprobs], device=old.mask.device)
+    recorded = torch.tensor([bool(r.completion.logprobs) for r in rollouts], device=old.mask.device)
+    recomputed = old.logprobs[recorded][old.mask[recorded]]
+    return float((sampled - recomputed).abs().mean()) if len(sampled) else 0.0
 
 
 def _explained_variance(old: Trajectories, targets: Targets) -> float | None:

@@ -16,6 +16,7 @@ from torch import Tensor
 from homestretch.config import SamplingConfig
 from homestretch.console import progress
 from homestretch.models import LanguageModel
+from homestretch.ops.logprobs import selected_logprobs
 from homestretch.rollouts.rows import CausalRows, Ids, Rows, Seq2SeqRows
 from homestretch.rollouts.slots import SlotRows, supports_slots
 from homestretch.types import Completion, Example
@@ -54,8 +55,9 @@ def generate(
         )  # fmt: skip
     lm.model.train(was_training)
     results: list[list[Completion]] = [[] for _ in examples]
-    for k, (ids, terminated) in enumerate(rows):
-        results[order[k // num_samples]].append(lm.codec.decode(ids, terminated=terminated))
+    for k, (ids, logprobs, terminated) in enumerate(rows):
+        completion = lm.codec.decode(ids, terminated=terminated, logprobs=logprobs)
+        results[order[k // num_samples]].append(completion)
     return results
 
 
@@ -93,10 +95,14 @@ def _decode(
     num_slots: int,
     sampling: SamplingConfig | None,
     advance: Callable[[int], None],
-) -> list[tuple[list[int], bool]]:
-    """Decode every completion to its terminator or the cap; (ids without the terminator, terminated) of each."""
+) -> list[tuple[list[int], list[float], bool]]:
+    """Decode every completion to its terminator or the cap.
+
+    Of each: ids without the terminator, log-probabilities with the terminator's, whether it terminated.
+    """
     num_completions, cap = uniforms.shape
     tokens = torch.full((num_completions, cap), lm.codec.pad_id, dtype=torch.long, device=lm.device)
+    logprobs = torch.zeros(num_completions, cap, device=lm.device)
     lengths = torch.full((num_completions,), cap, dtype=torch.long, device=lm.device)
     rows = _build_rows(lm, prompts, num_slots, num_samples, cap)
     nobody = torch.zeros(0, dtype=torch.long, device=lm.device)
@@ -110,10 +116,12 @@ def _decode(
             active = active.with_new(started * num_samples, joining * num_samples)
             started += joining
             advance(joining)
-        chosen = _choose(torch.cat(logits), uniforms[active.index, active.step.clamp(max=cap - 1)], sampling)
+        logits_BV = torch.cat(logits).float() / (sampling.temperature if sampling else 1.0)
+        chosen = _choose(logits_BV, uniforms[active.index, active.step.clamp(max=cap - 1)], sampling)
         alive = active.alive.nonzero().squeeze(1)
         index, step = active.index[alive], active.step[alive]
         tokens[index, step] = chosen[alive]
+        logprobs[index, step] = selected_logprobs(logits_BV, chosen)[alive]
         ended = chosen[alive] == lm.codec.eos_id
         lengths[index[ended]] = step[ended]
         active.step += 1
@@ -122,7 +130,8 @@ def _decode(
         if len(staying) == 0 or (len(chosen) - len(staying)) * _SLACK >= len(chosen):
             rows.keep(staying)
             active, chosen = active.select(staying), chosen[staying]
-    return [(ids[:length], length < cap) for ids, length in zip(tokens.tolist(), lengths.tolist(), strict=True)]
+    found = zip(tokens.tolist(), logprobs.tolist(), lengths.tolist(), strict=True)
+    return [(ids[:n], values[: n + 1], n < cap) for ids, values, n in found]
 
 
 def _build_rows(lm: LanguageModel, prompts: Sequence[Ids], num_slots: int, num_samples: int, cap: int) -> Rows:
@@ -143,10 +152,13 @@ def _num_joining(num_waiting: int, num_rows: int, num_slots: int, num_samples: i
 
 
 def _choose(logits_BV: Tensor, uniform_B: Tensor, sampling: SamplingConfig | None) -> Tensor:
-    """The next token of each row: the most likely, or the one whose stretch of the CDF holds the uniform number."""
+    """The next token of each row: the most likely, or the one whose stretch of the CDF holds the uniform number.
+
+    The logits have been divided by the temperature.
+    """
     if sampling is None:
         return logits_BV.argmax(-1)
-    probs_BV = torch.softmax(restrict(logits_BV.float() / sampling.temperature, sampling), dim=-1)
+    probs_BV = torch.softmax(restrict(logits_BV, sampling), dim=-1)
     cdf_BV = probs_BV.cumsum(-1)
     # the largest uniform stays below 1 after rounding, and "right" skips tokens of probability 0
     target_B = uniform_B.clamp(max=1 - 2**-23) * cdf_BV[:, -1]
