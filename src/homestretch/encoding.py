@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from homestretch.config import DataConfig
+from homestretch.ops.shapes import rounded_up
 from homestretch.types import Completion, Example, UserError
 
 Family = Literal["causal", "seq2seq", "encoder"]
@@ -139,9 +140,14 @@ def _adds_spaces(tokenizer: Any) -> bool:
     return " '" in decoded or " ." in decoded
 
 
-def pad(rows: Sequence[Sequence[int]], pad_id: int, *, left: bool = False) -> tuple[Tensor, Tensor]:
-    """Rows of ids as one tensor (B, longest) and its mask, True where a token counts."""
-    width = max((len(row) for row in rows), default=0)
+def pad(rows: Sequence[Sequence[int]], pad_id: int, *, left: bool = False, up_to: int = 0) -> tuple[Tensor, Tensor]:
+    """Rows of ids as one tensor (B, T) and its mask, True where a token counts.
+
+    T is that of the longest row, or a little more where `up_to` allows it, so that few different shapes occur
+    (ops/shapes.py).
+    """
+    longest = max((len(row) for row in rows), default=0)
+    width = max(longest, min(rounded_up(longest), up_to))
     ids = torch.full((len(rows), width), pad_id, dtype=torch.long)
     mask = torch.zeros((len(rows), width), dtype=torch.bool)
     for i, row in enumerate(rows):

@@ -6,6 +6,7 @@ of batch x length x vocabulary exists.
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -13,11 +14,13 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn.functional import pad as pad_end
 
 from homestretch.encoding import pad
 from homestretch.models import LanguageModel, accepted, additive_mask, decoder_start_id, positions
 from homestretch.ops.logprobs import entropy, in_chunks, selected_logprobs
 from homestretch.ops.packing import pack, states_after
+from homestretch.ops.shapes import rounded_up
 
 _MAX_LOGITS = 2**25
 """Elements of the logits that exist at once (128 MiB in float32)."""
@@ -40,7 +43,10 @@ def response_batch(
     """Pad (prompt, completion) id pairs; equal prompts are kept once. Prompts are left-padded for causal models."""
     unique = {tuple(prompt): None for prompt in prompts}
     places = {prompt: i for i, prompt in enumerate(unique)}
-    prompt_ids, prompt_mask = pad(list(unique), lm.codec.pad_id, left=lm.family == "causal")
+    causal = lm.family == "causal"
+    # a causal model's positions come from the mask; an encoder-decoder counts padding, and has only so many
+    up_to = sys.maxsize if causal else lm.codec.data.max_prompt_tokens
+    prompt_ids, prompt_mask = pad(list(unique), lm.codec.pad_id, left=causal, up_to=up_to)
     ids_BT, mask_BT = pad(completions, lm.codec.pad_id)
     index_B = torch.tensor([places[tuple(prompt)] for prompt in prompts])
     return ResponseBatch(*(t.to(lm.device) for t in (prompt_ids, prompt_mask, index_B, ids_BT, mask_BT)))
@@ -90,10 +96,12 @@ def response_logprobs(
             return logprobs_N, entropy(logits_NV, temperature=temperature)
 
     chunk = max(1, _MAX_LOGITS // vocabulary_size(lm))
+    unprojected_ND, ids_N = states.unprojected_BTD[mask_BT], batch.ids_BT[mask_BT]
+    count, extra = len(ids_N), rounded_up(len(ids_N)) - len(ids_N)
     with lm.autocast():
-        found = in_chunks(of, states.unprojected_BTD[mask_BT], batch.ids_BT[mask_BT], chunk=chunk)
+        found = in_chunks(of, pad_end(unprojected_ND, (0, 0, 0, extra)), pad_end(ids_N, (0, extra)), chunk=chunk)
     zeros_BT = torch.zeros(mask_BT.shape, device=lm.device)
-    logprobs_BT, *entropies = (zeros_BT.masked_scatter(mask_BT, values_N) for values_N in found)
+    logprobs_BT, *entropies = (zeros_BT.masked_scatter(mask_BT, values_N[:count]) for values_N in found)
     return ResponseLogprobs(logprobs_BT, entropies[0] if entropies else None, states.hidden_BTD)
 
 
@@ -111,11 +119,12 @@ def _causal_states(lm: LanguageModel, batch: ResponseBatch) -> ResponseStates:
         before_BT = torch.arange(width, device=lm.device).expand(len(index_B), -1)
         hidden_BTD, unprojected_BTD = (states_after(s, packed, index_B, before_BT) for s in kept)
     else:
-        ids = torch.cat([batch.prompt_ids[index_B], batch.ids_BT], dim=1)
-        mask = torch.cat([batch.prompt_mask[index_B], batch.mask_BT], dim=1)
+        extra = (0, rounded_up(width) - width)
+        ids = torch.cat([batch.prompt_ids[index_B], pad_end(batch.ids_BT, extra)], dim=1)
+        mask = torch.cat([batch.prompt_mask[index_B], pad_end(batch.mask_BT, extra)], dim=1)
         optional = accepted(lm.model, {"position_ids": positions(mask)})
-        kept = _run_trunk(lm, width + 1, input_ids=ids, attention_mask=mask.long(), **optional)
-        hidden_BTD, unprojected_BTD = (s[:, :-1] for s in kept)
+        kept = _run_trunk(lm, width + extra[1] + 1, input_ids=ids, attention_mask=mask.long(), **optional)
+        hidden_BTD, unprojected_BTD = (s[:, :width] for s in kept)
     return ResponseStates(hidden_BTD, unprojected_BTD, _projection(lm))
 
 
@@ -136,17 +145,21 @@ def _seq2seq_states(lm: LanguageModel, batch: ResponseBatch) -> ResponseStates:
     encoder = lm.model.get_encoder()
     states = encoder(input_ids=batch.prompt_ids, attention_mask=batch.prompt_mask.long()).last_hidden_state
     start_B1 = torch.full_like(batch.ids_BT[:, :1], decoder_start_id(lm.model))
+    width = batch.ids_BT.shape[1]
+    extra = (0, max(0, min(rounded_up(width), lm.codec.data.max_completion_tokens) - width))
     with _unprojected(lm) as caught:
         out = lm.model(
             encoder_outputs=BaseModelOutput(last_hidden_state=states[batch.prompt_index_B]),
             attention_mask=batch.prompt_mask[batch.prompt_index_B].long(),
-            decoder_input_ids=torch.cat([start_B1, batch.ids_BT[:, :-1]], dim=1),
-            decoder_attention_mask=torch.cat([batch.mask_BT[:, :1], batch.mask_BT[:, :-1]], dim=1).long(),
+            decoder_input_ids=pad_end(torch.cat([start_B1, batch.ids_BT[:, :-1]], dim=1), extra),
+            decoder_attention_mask=pad_end(
+                torch.cat([batch.mask_BT[:, :1], batch.mask_BT[:, :-1]], dim=1), extra
+            ).long(),
             use_cache=False,
             output_hidden_states=True,
         )
-    unprojected_BTD = caught[0] if lm.projects_last else out.logits
-    return ResponseStates(out.decoder_hidden_states[-1], unprojected_BTD, _projection(lm))
+    unprojected_BTD = (caught[0] if lm.projects_last else out.logits)[:, :width]
+    return ResponseStates(out.decoder_hidden_states[-1][:, :width], unprojected_BTD, _projection(lm))
 
 
 def _projection(lm: LanguageModel) -> Callable[[Tensor], Tensor]:

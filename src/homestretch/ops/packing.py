@@ -11,6 +11,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from homestretch.ops.shapes import rounded_up
+
 
 @dataclass(frozen=True, slots=True)
 class Packed:
@@ -37,7 +39,7 @@ def pack(prompt_ids: Tensor, prompt_mask: Tensor, index_B: Tensor, ids_BT: Tenso
     length_B = mask_BT.sum(1)
     earlier_BB = torch.tril(index_B[:, None] == index_B[None], diagonal=-1)
     start_B = (earlier_BB * length_B).sum(1)
-    width = int((start_B + length_B).max())
+    width = rounded_up(int((start_B + length_B).max()))
 
     step_BT = torch.arange(ids_BT.shape[1], device=ids_BT.device).expand_as(ids_BT)
     rows = index_B[:, None].expand_as(ids_BT)[mask_BT]

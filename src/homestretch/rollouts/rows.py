@@ -81,7 +81,9 @@ class Seq2SeqRows:
 
     def admit(self, prompts: Sequence[Ids], num_samples: int) -> Tensor:
         """Encoder and first decoder step once per prompt; the states that cross-attention reads are then repeated."""
-        ids, self.mask = (t.to(self.lm.device) for t in pad(prompts, self.lm.codec.pad_id))
+        ids, self.mask = (
+            t.to(self.lm.device) for t in pad(prompts, self.lm.codec.pad_id, up_to=self.lm.codec.data.max_prompt_tokens)
+        )
         encoder = self.lm.model.get_encoder()
         self.encoder_states = encoder(input_ids=ids, attention_mask=self.mask.long()).last_hidden_state
         self.cache = EncoderDecoderCache(DynamicCache(), DynamicCache())
@@ -106,7 +108,7 @@ class Seq2SeqRows:
 
 def prefill(lm: LanguageModel, prompts: Sequence[Ids]) -> tuple[Any, Tensor, Tensor]:
     """Run left-padded prompts once: cache, mask (U, P) and the logits (U, V) of the first token."""
-    ids, mask = (t.to(lm.device) for t in pad(prompts, lm.codec.pad_id, left=True))
+    ids, mask = (t.to(lm.device) for t in pad(prompts, lm.codec.pad_id, left=True, up_to=sys.maxsize))
     cache = DynamicCache()
     optional = accepted(lm.model, {"position_ids": positions(mask), "logits_to_keep": 1})
     out = lm.model(input_ids=ids, attention_mask=mask.long(), past_key_values=cache, use_cache=True, **optional)

@@ -17,6 +17,7 @@ from homestretch.config import SamplingConfig
 from homestretch.console import progress
 from homestretch.models import LanguageModel
 from homestretch.ops.logprobs import selected_logprobs
+from homestretch.ops.shapes import rounded_up
 from homestretch.rollouts.rows import CausalRows, Ids, Rows, Seq2SeqRows
 from homestretch.rollouts.slots import SlotRows, supports_slots
 from homestretch.types import Completion, Example
@@ -126,12 +127,18 @@ def _decode(
         lengths[index[ended]] = step[ended]
         active.step += 1
         active.alive[alive] = ~ended & (step + 1 < cap)
-        staying = active.alive.nonzero().squeeze(1)
+        staying = _staying(active.alive, max(1, num_slots // _SLACK))
         if len(staying) == 0 or (len(chosen) - len(staying)) * _SLACK >= len(chosen):
             rows.keep(staying)
             active, chosen = active.select(staying), chosen[staying]
     found = zip(tokens.tolist(), logprobs.tolist(), lengths.tolist(), strict=True)
     return [(ids[:n], values[: n + 1], n < cap) for ids, values, n in found]
+
+
+def _staying(alive: Tensor, step: int) -> Tensor:
+    """The rows that are alive, and so many others that their number is a multiple of `step` if it can be; ascending."""
+    count = rounded_up(int(alive.sum()), step)
+    return (~alive).long().argsort(stable=True)[:count].sort().values
 
 
 def _build_rows(lm: LanguageModel, prompts: Sequence[Ids], num_slots: int, num_samples: int, cap: int) -> Rows:

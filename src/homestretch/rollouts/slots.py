@@ -19,6 +19,7 @@ from transformers import AttentionInterface
 from transformers.cache_utils import Cache, CacheLayerMixin
 
 from homestretch.models import LanguageModel
+from homestretch.ops.shapes import rounded_up
 from homestretch.rollouts.rows import CausalRows, Ids, prefill
 
 _PREFILL_TOKENS = 8192
@@ -81,22 +82,30 @@ class SlotRows:
     """At most `num_slots` rows in groups, a group being the rows of one prompt; see `Rows`."""
 
     def __init__(self, lm: LanguageModel, *, num_slots: int, num_samples: int, max_prompt: int, max_new: int) -> None:
-        self.lm, self.num_slots, self.max_prompt, self.max_new = lm, num_slots, max_prompt, max_new
+        self.lm, self.num_slots, self.num_samples = lm, num_slots, num_samples
+        self.max_prompt, self.max_new = rounded_up(max_prompt), max_new
         # a group keeps its place until its last row has ended, so there are more than slots would fill at once
         self.max_groups = min(num_slots, 2 * -(-num_slots // num_samples))
-        self.num_rows, self.num_groups, self.width, self.prompt_width = 0, 0, 0, 0
+        self.num_rows, self.num_groups, self.longest, self.prompt_width = 0, 0, 0, 0
         device = lm.device
         self.index = torch.arange(max(num_slots, max_new), device=device)
         self.length = torch.zeros(num_slots, dtype=torch.long, device=device)
         """Tokens that a row has added to its prompt."""
         self.group = torch.zeros(num_slots, dtype=torch.long, device=device)
-        self.prompt_mask = torch.zeros(self.max_groups, max_prompt, dtype=torch.bool, device=device)
+        self.column = torch.arange(num_samples, device=device).repeat(self.max_groups)[:num_slots]
+        """Which of its group's rows a row is."""
+        self.prompt_mask = torch.zeros(self.max_groups, self.max_prompt, dtype=torch.bool, device=device)
         num_layers = int(lm.model.config.get_text_config(decoder=True).num_hidden_layers)
         self.layers = [SlotLayer(self) for _ in range(num_layers)]
         self.cache = Cache(layers=list(self.layers))
         attention = [m for m in lm.model.modules() if hasattr(m, "layer_idx") and hasattr(m, "config")]
         self.configs = list({id(m.config): m.config for m in attention}.values())
-        self.grid, self.column = self.index[:0, None], self.index[:0]
+        self.grid = self.index[:0, None]
+
+    @property
+    def width(self) -> int:
+        """How many of the rows' own places are looked at: those in use, and a few so that shapes repeat."""
+        return min(rounded_up(self.longest, 8), self.max_new)
 
     def room(self) -> int:
         return self.max_groups - self.num_groups
@@ -117,6 +126,7 @@ class SlotRows:
         self.prompt_mask[first:last, : mask.shape[1]] = mask
         start, self.num_rows = self.num_rows, self.num_rows + len(prompts) * num_samples
         self.group[start : self.num_rows] = self.index[first:last].repeat_interleave(num_samples)
+        self.column[start : self.num_rows] = self.index[:num_samples].repeat(len(prompts))
         self.length[start : self.num_rows] = 0
         self.num_groups, self.prompt_width = last, max(self.prompt_width, mask.shape[1])
         return logits.repeat_interleave(num_samples, dim=0)
@@ -124,7 +134,7 @@ class SlotRows:
     def step(self, chosen_B: Tensor) -> Tensor:
         # a row that has ended but is not dropped yet may be full: what it then overwrites is its own
         length_B1 = self.length[: self.num_rows].clamp_(max=self.max_new - 1)[:, None]
-        self.width = min(self.width + 1, self.max_new)
+        self.longest = min(self.longest + 1, self.max_new)
         prompt_length_G = self.prompt_mask[: self.num_groups].sum(1)
         position_ids = prompt_length_G[self.group[: self.num_rows], None] + length_B1
         with self._attention():
@@ -142,6 +152,7 @@ class SlotRows:
             layer.move(*moves)
         self.prompt_mask[moves[1][1]] = self.prompt_mask[moves[1][0]]
         self.length[: len(rows)], self.group[: len(rows)] = self.length[rows], group
+        self.column[: len(rows)] = self.column[rows]
         self.num_rows, self.num_groups = len(rows), len(kept)
         self._lay_out()
 
@@ -158,14 +169,10 @@ class SlotRows:
                 config._attn_implementation = name
 
     def _lay_out(self) -> None:
-        """Where a group's rows stand side by side: `grid` (G, K) of rows, and each row's `column` in it."""
-        group_B = self.group[: self.num_rows]
-        same_BB = group_B[:, None] == group_B
-        self.column = torch.tril(same_BB, diagonal=-1).sum(1)
-        num_columns = int(self.column.max()) + 1 if self.num_rows else 0
-        self.grid = group_B.new_zeros(self.num_groups, num_columns)
-        self.grid[group_B, self.column] = self.index[: self.num_rows]
-        self.width = int(self.length[: self.num_rows].max()) if self.num_rows else 0
+        """Where a group's rows stand side by side: `grid` (G, K) of rows, any row where there is none."""
+        self.grid = self.index.new_zeros(self.num_groups, self.num_samples)
+        self.grid[self.group[: self.num_rows], self.column[: self.num_rows]] = self.index[: self.num_rows]
+        self.longest = int(self.length[: self.num_rows].max()) if self.num_rows else 0
         self.prompt_width = (
             int(self.prompt_mask[: self.num_groups].any(0).nonzero().max()) + 1 if self.num_groups else 0
         )
@@ -201,12 +208,12 @@ def slot_attention(
     per_key = num_heads // key.shape[1]
     query_BJRD = query.view(num_rows, -1, per_key, width) * scaling
     prompt_keys, prompt_values = (states[:num_groups, :, : rows.prompt_width] for states in layer.prompts)
-    group_B = rows.group[:num_rows]
+    group_B, column_B = rows.group[:num_rows], rows.column[:num_rows]
 
     query_GJCD = query_BJRD[rows.grid].transpose(1, 2).flatten(2, 3)
     hidden = ~rows.prompt_mask[:num_groups, None, None, : rows.prompt_width]
     mixed, total = _attend(query_GJCD, prompt_keys, prompt_values, hidden)
-    mixed, total = (t.unflatten(2, (num_columns, per_key))[group_B, :, rows.column] for t in (mixed, total))
+    mixed, total = (t.unflatten(2, (num_columns, per_key))[group_B, :, column_B] for t in (mixed, total))
 
     hidden = rows.index[: rows.width] > rows.length[:num_rows, None, None, None]
     own_mixed, own_total = _attend(query_BJRD, key, value, hidden)
