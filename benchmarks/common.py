@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import datetime
+import io
 import statistics
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -48,7 +49,8 @@ def interleaved(
             if name in failures:
                 continue
             try:
-                record = run()
+                with contextlib.redirect_stdout(io.StringIO()):  # no progress bars while the clock runs
+                    record = run()
             except WorkerError as error:
                 failures[name] = str(error)
                 print(f"{name}: {error}", file=sys.stderr)
@@ -68,7 +70,7 @@ def medians(records: Sequence[Mapping[str, Any]]) -> Record:
     return {name: statistics.median(r[name] for r in records) for name in names}
 
 
-@contextmanager
+@contextlib.contextmanager
 def stopwatch(seconds: dict[str, float], name: str, device: str = "cpu") -> Iterator[None]:
     """Add the block's duration to `seconds[name]`; on a GPU, that of the work it queued."""
     synchronize(device)
@@ -122,19 +124,6 @@ def rounded(value: Any, digits: int = 4) -> Any:
     return value
 
 
-def print_table(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
-    """A table on the terminal: the first column is text, the others are numbers."""
-    from rich.console import Console
-    from rich.table import Table
-
-    table = Table(title=title, title_justify="left")
-    for i, column in enumerate(columns):
-        table.add_column(column, justify="left" if i == 0 else "right", no_wrap=i == 0)
-    for row in rows:
-        table.add_row(*row)
-    Console(width=None if sys.stdout.isatty() else 120).print(table)
-
-
 def parser(description: str, *, rounds: int) -> argparse.ArgumentParser:
     """The options that every benchmark has."""
     from homestretch.environment import cpu_count
@@ -151,6 +140,9 @@ def parser(description: str, *, rounds: int) -> argparse.ArgumentParser:
 
 def parsed(options: argparse.ArgumentParser, arguments: Sequence[str] | None = None) -> argparse.Namespace:
     """The arguments, with the model chosen by the device."""
+    from homestretch.environment import quiet_libraries
+
     args = options.parse_args(arguments)
+    quiet_libraries()
     args.size = args.size or ("4m" if args.device == "cpu" else "0.5b")
     return args

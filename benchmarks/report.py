@@ -10,7 +10,8 @@ import argparse
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from benchmarks.common import FOLDER, RESULTS, print_table
+from benchmarks.common import FOLDER, RESULTS
+from homestretch.console import table
 
 _START, _END = "<!-- results -->", "<!-- /results -->"
 Row = list[str]
@@ -45,7 +46,7 @@ def throughput_rows(setting: Mapping[str, Mapping[str, Any]]) -> tuple[Row, list
 
 def rollout_rows(setting: Mapping[str, Mapping[str, Any]]) -> tuple[Row, list[Row]]:
     """A rollout setting's engines; the ratio is ours over each."""
-    columns = ["", "s", "completions/s", "tokens/s", "tokens out", "ours is x faster"]
+    columns = ["", "s", "cpu s", "completions/s", "tokens/s", "tokens out", "ours is x faster"]
     ours = setting.get("ours", {}).get("completions_per_second")
     rows = []
     for name, entry in setting.items():
@@ -55,7 +56,8 @@ def rollout_rows(setting: Mapping[str, Mapping[str, Any]]) -> tuple[Row, list[Ro
         ratio = f"{ours / entry['completions_per_second']:.2f}" if ours else ""
         rows.append(
             [
-                name, f"{entry['seconds']:.2f}", f"{entry['completions_per_second']:.1f}",
+                name, f"{entry['seconds']:.2f}", f"{entry['cpu_seconds']:.2f}",
+                f"{entry['completions_per_second']:.1f}",
                 f"{entry['tokens_per_second']:.0f}", f"{entry['mean_completion_tokens']:.1f}", ratio,
             ]
         )  # fmt: skip
@@ -80,23 +82,38 @@ def fit_line(axis: Mapping[str, Any]) -> str:
     return f"linear in {axis['fitted_in']}: " + ", ".join(fits)
 
 
+def plane_line(name: str, fits: Mapping[str, Any]) -> str:
+    """The joint fit of an update in words."""
+    fit = fits["update"]
+    k_r, p = fit["slopes"]
+    terms = f"{fit['constant']:.3g} s + {1000 * k_r:.3g} ms x k*R + {1000 * p:.3g} ms x P"
+    return f"{name}: update = {terms}, R^2 {fit['r_squared']:.4f}"
+
+
 def print_throughput(result: Mapping[str, Any]) -> None:
     """Tables on the terminal."""
     for name, setting in result["settings"].items():
-        print_table(f"{name} (x: against the fastest of TRL's)", *throughput_rows(setting))
+        table(f"{name} (x: against the fastest of TRL's)", *throughput_rows(setting))
 
 
 def print_rollout(result: Mapping[str, Any]) -> None:
     """Tables on the terminal."""
     for name, setting in result["settings"].items():
-        print_table(name, *rollout_rows(setting))
+        table(name, *rollout_rows(setting))
 
 
 def print_scaling(result: Mapping[str, Any]) -> None:
     """Tables on the terminal."""
     for name, axis in result["settings"].items():
-        print_table(name, *scaling_rows(axis))
+        table(name, *scaling_rows(axis))
         print(fit_line(axis))
+    for line in joint_lines(result):
+        print(line)
+
+
+def joint_lines(result: Mapping[str, Any]) -> list[str]:
+    """One line for every joint fit."""
+    return [plane_line(name, fits) for name, fits in result.items() if name.startswith("joint_fit")]
 
 
 def markdown(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
@@ -117,6 +134,7 @@ def section(name: str, result: Mapping[str, Any]) -> str:
         parts += [f"**{key}** ({where})", markdown(*maker(setting))]
         if maker is scaling_rows:
             parts.append(fit_line(setting))
+    parts += joint_lines(result)
     return "\n\n".join(parts)
 
 

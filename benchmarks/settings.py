@@ -23,8 +23,8 @@ class Setting:
 
 
 SETTINGS: dict[str, Setting] = {
-    "short": Setting((64, 128), 48, {"ppo": 1, "grpo": 8}, sequences_per_microbatch=16),
-    "last-mile": Setting((256, 256), 32, {"ppo": 8, "grpo": 8}, sequences_per_microbatch=16),
+    "short": Setting((64, 128), 48, {"ppo": 1, "grpo": 8}, sequences_per_microbatch=8),
+    "last-mile": Setting((256, 256), 32, {"ppo": 8, "grpo": 8}, sequences_per_microbatch=8),
     "long": Setting((768, 768), 48, {"ppo": 8, "grpo": 8}, sequences_per_microbatch=8),
 }
 
