@@ -18,8 +18,8 @@ from homestretch.rundir import atomic_dir, write_jsonl
 SPECIAL = ("<pad>", "<s>", "</s>", "<unk>", "\n")
 PAD_ID, BOS_ID, EOS_ID = 0, 1, 2
 NUM_PROMPTS = 256
-_SFT_STEPS = 200
-_SFT_TOKENS = 2048
+_SFT_STAGES = ((200, 32, 1024), (40, None, 2048))
+"""(steps, prompt tokens, tokens per step): first on short prompts, which is cheap, then on the setting's own."""
 
 
 def build_tokenizer(vocab_size: int) -> Any:
@@ -103,6 +103,9 @@ def _words(ids: list[int]) -> str:
 def teach_lengths(model: Any, size: ModelSize, setting: Setting, device: str) -> None:
     """A short SFT on random words, in which the terminator comes with a constant hazard after every token."""
     optimizer = torch.optim.AdamW(model.parameters(), lr=1e-3 if size.vocab_size < 10_000 else 1e-4)
+    schedule = torch.optim.lr_scheduler.LinearLR(
+        optimizer, 1.0, 0.0, total_iters=sum(steps for steps, _, _ in _SFT_STAGES)
+    )
     model.train()
     for inputs in _sft_batches(size, setting, encoder_decoder=model.config.is_encoder_decoder):
         with torch.autocast(device, dtype=torch.bfloat16):
@@ -110,25 +113,31 @@ def teach_lengths(model: Any, size: ModelSize, setting: Setting, device: str) ->
         loss.backward()
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         optimizer.step()
+        schedule.step()
         optimizer.zero_grad(set_to_none=True)
     model.eval()
 
 
 def _sft_batches(size: ModelSize, setting: Setting, *, encoder_decoder: bool) -> Iterator[dict[str, torch.Tensor]]:
     rng = np.random.default_rng(1)
-    low, _ = setting.prompt_tokens
-    count = max(1, _SFT_TOKENS // (low + setting.new_tokens))
-    fixed = replace(setting, prompt_tokens=(low, low))  # rows of one length need no padding
-    for _ in range(_SFT_STEPS):
-        prompts = torch.tensor([_prompt(rng, fixed, size) for _ in range(count)])
-        answers = torch.full((count, setting.new_tokens), -100)
-        for row in answers:
-            length = min(int(rng.geometric(hazard(setting.new_tokens))), setting.new_tokens + 1)
-            words = rng.integers(len(SPECIAL), size.vocab_size, length - 1).tolist()
-            answer = [*words, EOS_ID][: setting.new_tokens]
-            row[: len(answer)] = torch.tensor(answer)
-        if encoder_decoder:
-            yield {"input_ids": prompts, "labels": answers}
-            continue
-        ids = torch.cat([prompts, answers.masked_fill(answers == -100, PAD_ID)], dim=1)
-        yield {"input_ids": ids, "labels": torch.cat([torch.full_like(prompts, -100), answers], dim=1)}
+    for steps, width, tokens in _SFT_STAGES:
+        length = width or setting.prompt_tokens[0]
+        fixed = replace(setting, prompt_tokens=(length, length))  # rows of one length need no padding
+        for _ in range(steps):
+            yield _sft_batch(rng, size, fixed, max(1, tokens // (length + setting.new_tokens)), encoder_decoder)
+
+
+def _sft_batch(
+    rng: np.random.Generator, size: ModelSize, setting: Setting, count: int, encoder_decoder: bool
+) -> dict[str, torch.Tensor]:
+    prompts = torch.tensor([_prompt(rng, setting, size) for _ in range(count)])
+    answers = torch.full((count, setting.new_tokens), -100)
+    for row in answers:
+        length = min(int(rng.geometric(hazard(setting.new_tokens))), setting.new_tokens + 1)
+        words = rng.integers(len(SPECIAL), size.vocab_size, length - 1).tolist()
+        answer = [*words, EOS_ID][: setting.new_tokens]
+        row[: len(answer)] = torch.tensor(answer)
+    if encoder_decoder:
+        return {"input_ids": prompts, "labels": answers}
+    ids = torch.cat([prompts, answers.masked_fill(answers == -100, PAD_ID)], dim=1)
+    return {"input_ids": ids, "labels": torch.cat([torch.full_like(prompts, -100), answers], dim=1)}

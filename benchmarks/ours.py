@@ -105,7 +105,8 @@ class OurRun:
         self.batches = prompt_batches(load_examples(job.prompts_path), job.prompts_per_update, self.rng)
         self.num_steps = 0
         register_optimizer_step_post_hook(self._count_step)
-        _time_method(self.learner, "_trajectories", self.seconds, "log_probs", job.device)
+        for method in ("_observed", "_trajectories"):  # where old and reference log-probs are computed
+            _time_method(self.learner, method, self.seconds, "log_probs", job.device)
 
     def _count_step(self, *_: Any) -> None:
         self.num_steps += 1
