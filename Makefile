@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.homestretch-installed
 PYTEST_ARGS ?=
 
-.PHONY: help setup quickstart test check format docs bench clean
+.PHONY: help setup quickstart test check format docs bench bench-rl bench-rollout bench-scaling bench-report clean
 .DEFAULT_GOAL := help
 
 help:
@@ -15,7 +15,7 @@ help:
 	@echo "make check        format, lint, types, generated docs"
 	@echo "make format       format and fix what ruff can"
 	@echo "make docs         write docs/config.md and docs/recipe.schema.json from the config"
-	@echo "make bench        list the benchmarks"
+	@echo "make bench        list the benchmarks (benchmarks/README.md)"
 	@echo "make clean        remove $(VENV) and caches (runs/ stays)"
 
 setup: $(STAMP)
@@ -51,7 +51,24 @@ docs: setup
 	$(BIN)/python -m homestretch.config_docs
 
 bench:
-	@for file in benchmarks/*.py; do if [ -e "$$file" ]; then echo "$(BIN)/python $$file"; else echo "no benchmarks yet"; fi; done
+	@echo "make bench-rl        RL updates: homestretch against TRL (SETTING=last-mile ROUNDS=9 ARGS='--device cuda')"
+	@echo "make bench-rollout   sampling: homestretch against generate"
+	@echo "make bench-scaling   how an update's cost grows, and how far the matrix products alone are"
+	@echo "make bench-report    write the tables of benchmarks/README.md from benchmarks/results/"
+
+BENCH_ARGS = $(if $(SETTING),--setting $(SETTING)) $(if $(ROUNDS),--rounds $(ROUNDS)) $(ARGS)
+
+bench-rl: setup
+	$(BIN)/python -m benchmarks.rl_throughput $(BENCH_ARGS)
+
+bench-rollout: setup
+	$(BIN)/python -m benchmarks.rollout $(BENCH_ARGS)
+
+bench-scaling: setup
+	$(BIN)/python -m benchmarks.scaling $(BENCH_ARGS)
+
+bench-report: setup
+	$(BIN)/python -m benchmarks.report --write
 
 clean:
 	rm -rf $(VENV) build dist .pytest_cache .mypy_cache .ruff_cache src/homestretch.egg-info

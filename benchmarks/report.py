@@ -1,0 +1,159 @@
+"""The tables of README.md, from the result files.
+
+python -m benchmarks.report            print them
+python -m benchmarks.report --write    put them into README.md
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from benchmarks.common import FOLDER, RESULTS
+from homestretch.console import table
+
+_START, _END = "<!-- results -->", "<!-- /results -->"
+Row = list[str]
+
+
+def throughput_rows(setting: Mapping[str, Mapping[str, Any]]) -> tuple[Row, list[Row]]:
+    """A setting's contenders; the ratios are to the fastest of TRL's in completions per second."""
+    columns = ["", "s/update", "cpu s", "completions/s", "peak MB", "tokens out", "steps", "speed x", "memory x"]
+    theirs = [entry for name, entry in setting.items() if name.startswith("trl") and "error" not in entry]
+    best = max(theirs, key=lambda entry: float(entry["completions_per_second"]), default=None)
+    rows = []
+    for name, entry in setting.items():
+        if "error" in entry:
+            rows.append([name, "failed", *[""] * (len(columns) - 2)])
+            continue
+        ratios = ["", ""]
+        if best is not None:
+            ratios = [
+                f"{entry['completions_per_second'] / best['completions_per_second']:.2f}",
+                f"{entry['peak_mb'] / best['peak_mb']:.2f}",
+            ]
+        rows.append(
+            [
+                name, f"{entry['seconds_per_update']:.2f}", f"{entry['cpu_seconds']:.2f}",
+                f"{entry['completions_per_second']:.1f}",
+                f"{entry['peak_mb']:.0f}", f"{entry['mean_completion_tokens']:.1f}", f"{entry['optimizer_steps']:.0f}",
+                *ratios,
+            ]
+        )  # fmt: skip
+    return columns, rows
+
+
+def rollout_rows(setting: Mapping[str, Mapping[str, Any]]) -> tuple[Row, list[Row]]:
+    """A rollout setting's engines; the ratio is ours over each."""
+    columns = ["", "s", "cpu s", "completions/s", "tokens/s", "tokens out", "ours is x faster"]
+    ours = setting.get("ours", {}).get("completions_per_second")
+    rows = []
+    for name, entry in setting.items():
+        if "error" in entry:
+            rows.append([name, "failed", *[""] * (len(columns) - 2)])
+            continue
+        ratio = f"{ours / entry['completions_per_second']:.2f}" if ours else ""
+        rows.append(
+            [
+                name, f"{entry['seconds']:.2f}", f"{entry['cpu_seconds']:.2f}",
+                f"{entry['completions_per_second']:.1f}",
+                f"{entry['tokens_per_second']:.0f}", f"{entry['mean_completion_tokens']:.1f}", ratio,
+            ]
+        )  # fmt: skip
+    return columns, rows
+
+
+def scaling_rows(axis: Mapping[str, Any]) -> tuple[Row, list[Row]]:
+    """An axis's points: the parts' seconds, and the floor's share of the whole."""
+    parts = ("rollout", "scoring", "log_probs", "training", "update")
+    columns = [axis["axis"], *(f"{part} s" for part in parts), "floor s", "floor / measured"]
+    rows = []
+    for point in axis["points"]:
+        seconds, floor = point["seconds"], point["floor_seconds"]
+        cells = [f"{seconds[part]:.3f}" for part in parts]
+        rows.append([str(point[axis["axis"]]), *cells, f"{floor['update']:.3f}", f"{point['share']['update']:.0%}"])
+    return columns, rows
+
+
+def fit_line(axis: Mapping[str, Any]) -> str:
+    """The linear fit in words."""
+    fits = (f"{part}: R^2 {fit['r_squared']:.4f}" for part, fit in axis["fits"].items())
+    return f"linear in {axis['fitted_in']}: " + ", ".join(fits)
+
+
+def plane_line(name: str, fits: Mapping[str, Any]) -> str:
+    """The joint fit of an update in words."""
+    fit = fits["update"]
+    k_r, p = fit["slopes"]
+    terms = f"{fit['constant']:.3g} s + {1000 * k_r:.3g} ms x k*R + {1000 * p:.3g} ms x P"
+    return f"{name}: update = {terms}, R^2 {fit['r_squared']:.4f}"
+
+
+def print_throughput(result: Mapping[str, Any]) -> None:
+    """Tables on the terminal."""
+    for name, setting in result["settings"].items():
+        table(f"{name} (x: against the fastest of TRL's)", *throughput_rows(setting))
+
+
+def print_rollout(result: Mapping[str, Any]) -> None:
+    """Tables on the terminal."""
+    for name, setting in result["settings"].items():
+        table(name, *rollout_rows(setting))
+
+
+def print_scaling(result: Mapping[str, Any]) -> None:
+    """Tables on the terminal."""
+    for name, axis in result["settings"].items():
+        table(name, *scaling_rows(axis))
+        print(fit_line(axis))
+    for line in joint_lines(result):
+        print(line)
+
+
+def joint_lines(result: Mapping[str, Any]) -> list[str]:
+    """One line for every joint fit."""
+    return [plane_line(name, fits) for name, fits in result.items() if name.startswith("joint_fit")]
+
+
+def markdown(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """A Markdown table."""
+    lines = [columns, ["---", *["---:"] * (len(columns) - 1)], *rows]
+    return "\n".join("| " + " | ".join(line) + " |" for line in lines)
+
+
+def section(name: str, result: Mapping[str, Any]) -> str:
+    """A result file as Markdown."""
+    makers = {"rl_throughput": throughput_rows, "rollout": rollout_rows, "scaling": scaling_rows}
+    maker = makers[name.split("-")[0]]
+    parts = [f"### {name}.json"]
+    for key, setting in result["settings"].items():
+        ran = result["runs"][key]
+        machine = ran["gpu"] if ran["device"] == "cuda" else f"{ran['cpu']}, {ran['threads']} threads"
+        where = f"{machine}; commit {str(ran['git_commit'])[:7]}; {ran['date']}"
+        parts += [f"**{key}** ({where})", markdown(*maker(setting))]
+        if maker is scaling_rows:
+            parts.append(fit_line(setting))
+    parts += joint_lines(result)
+    return "\n\n".join(parts)
+
+
+def main() -> None:
+    """Print the tables, or write them."""
+    from homestretch.rundir import read_json, write_text
+
+    options = argparse.ArgumentParser(description=__doc__)
+    options.add_argument("--write", action="store_true")
+    sections = [section(path.stem, read_json(path)) for path in sorted(RESULTS.glob("*.json"))]
+    text = "\n\n".join(sections) or "Nothing has been measured yet."
+    if not options.parse_args().write:
+        print(text)
+        return
+    readme = FOLDER / "README.md"
+    before, rest = readme.read_text(encoding="utf-8").split(_START)
+    after = rest.split(_END)[1]
+    write_text(readme, f"{before}{_START}\n\n{text}\n\n{_END}{after}")
+
+
+if __name__ == "__main__":
+    main()
