@@ -89,6 +89,10 @@ def completions(count: int = 6) -> list[Completion]:
     return [Completion(e.reference, terminated=i % 3 != 1) for i, e in enumerate(tiny_examples(count))]
 
 
+def trainable_names(module: torch.nn.Module) -> set[str]:
+    return {name for name, parameter in module.named_parameters() if parameter.requires_grad}
+
+
 def logprobs(lm: Any) -> torch.Tensor:
     return response_logprobs(lm, response_batch(*encoded(lm), lm), temperature=0.7).logprobs_BT
 
@@ -112,13 +116,16 @@ def test_the_reference_is_the_sft_model_and_scoring_leaves_the_policy_alone(stan
     models = stand.shared
     sft = load_language_model(stand.rundir.sft_dir, stand.config)
     before = logprobs(models.policy).detach()
-    trained = {n for n, p in models.policy.model.named_parameters() if p.requires_grad}
+    trained = trainable_names(models.policy.model)
+    assert trained
+    of_reward = {f"model.{name}" for name in trained} if models.frozen is None else set()
     for _ in range(2):
         models.reward(tiny_examples(6), completions())
         with reference_policy(models.policy, models.frozen) as reference:
             assert torch.allclose(logprobs(reference), logprobs(sft), atol=1e-5)
         assert torch.equal(logprobs(models.policy), before)
-        assert {n for n, p in models.policy.model.named_parameters() if p.requires_grad} == trained
+        assert trainable_names(models.policy.model) == trained
+        assert trainable_names(models.reward) == of_reward  # never its own adapter, nor the head
     assert not torch.allclose(before, logprobs(sft), atol=1e-3) or models.frozen is not None
 
 
