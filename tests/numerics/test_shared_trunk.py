@@ -143,7 +143,7 @@ def rollouts(lm: Any, reward: Any) -> list[Rollout]:
 
 def updated(models: Models) -> tuple[dict[str, torch.Tensor], Any, Learner]:
     """The trained weights by name after two updates, and what the last said of itself."""
-    section = rl_section("ppo", optimizer={"lr": 1e-2, "schedule": "constant"})
+    section = rl_section("ppo", optimizer={"lr": 1e-3, "schedule": "constant"})
     torch.manual_seed(0)
     learner = Learner(models.policy, models.frozen, section)
     for _ in range(2):
