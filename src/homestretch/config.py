@@ -140,7 +140,7 @@ class LoRAConfig(Section):
     alpha: PositiveInt = 32
     """Scale: updates are multiplied by alpha / r."""
     dropout: Fraction = 0.0
-    """Dropout on the adapters' input during SFT."""
+    """Dropout on the adapters' input in training (never in RL)."""
     target_modules: tuple[str, ...] | None = None
     """Names of the layers to adapt. Null: every linear layer but the output head."""
 
@@ -240,6 +240,9 @@ class RewardConfig(Section):
 
     backbone: str = "sft"
     """`sft`: a scalar head on a copy of the SFT model; else a folder or hub id of any encoder or causal model."""
+    lora: LoRAConfig | None = None
+    """Train adapters on the SFT model (null: as `model.lora`). RL then keeps one frozen model for reference and
+    reward instead of two."""
     loss: Literal["bce", "pairwise+bce"] | None = None
     """Null: bce in the paper preset, else pairwise+bce."""
     label_smoothing: Annotated[float, Field(ge=0, lt=0.5)] = 0.1
@@ -258,6 +261,14 @@ class RewardConfig(Section):
     """Padded tokens per forward; does not change the result."""
     audit: AuditConfig = AuditConfig()
     """The audit."""
+
+    @model_validator(mode="after")
+    def _adapters_on_sft(self) -> RewardConfig:
+        if self.lora and self.backbone != "sft":
+            raise ValueError(
+                "`lora` is for `backbone: sft`: RL shares the SFT model's trunk with the reward's adapters"
+            )
+        return self
 
 
 class EvaluateConfig(Section):

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from torch.nn.functional import pad as pad_end
 
 from homestretch.encoding import pad
-from homestretch.models import LanguageModel, accepted, additive_mask, decoder_start_id, positions
+from homestretch.models import LanguageModel, accepted, additive_mask, decoder_start_id
 from homestretch.ops.logprobs import entropy, in_chunks, selected_logprobs
 from homestretch.ops.packing import pack, states_after
 from homestretch.ops.shapes import rounded_up
@@ -119,13 +119,26 @@ def _causal_states(lm: LanguageModel, batch: ResponseBatch) -> ResponseStates:
         before_BT = torch.arange(width, device=lm.device).expand(len(index_B), -1)
         hidden_BTD, unprojected_BTD = (states_after(s, packed, index_B, before_BT) for s in kept)
     else:
-        extra = (0, rounded_up(width) - width)
-        ids = torch.cat([batch.prompt_ids[index_B], pad_end(batch.ids_BT, extra)], dim=1)
-        mask = torch.cat([batch.prompt_mask[index_B], pad_end(batch.mask_BT, extra)], dim=1)
-        optional = accepted(lm.model, {"position_ids": positions(mask)})
-        kept = _run_trunk(lm, width + extra[1] + 1, input_ids=ids, attention_mask=mask.long(), **optional)
-        hidden_BTD, unprojected_BTD = (s[:, :width] for s in kept)
+        ids, length_B = _joined(lm, batch)
+        num_kept = ids.shape[1] - int(length_B.min()) + 1
+        kept = _run_trunk(lm, num_kept, input_ids=ids)
+        before_BT = (length_B - length_B.min())[:, None] + torch.arange(width, device=lm.device)
+        places = (torch.arange(len(ids), device=lm.device)[:, None], before_BT.clamp(max=num_kept - 1))
+        hidden_BTD, unprojected_BTD = (s[places] for s in kept)
     return ResponseStates(hidden_BTD, unprojected_BTD, _projection(lm))
+
+
+def _joined(lm: LanguageModel, batch: ResponseBatch) -> tuple[Tensor, Tensor]:
+    """Rows [prompt, completion] and the prompts' lengths; padding is at the end, where a causal model never looks."""
+    prompt_mask = batch.prompt_mask[batch.prompt_index_B]
+    length_B = prompt_mask.sum(1)
+    end_B1 = (length_B + batch.mask_BT.sum(1))[:, None]
+    place_L = torch.arange(rounded_up(int(end_B1.max())), device=lm.device)
+    ids = torch.full((len(length_B), len(place_L)), lm.codec.pad_id, device=lm.device)
+    is_prompt = place_L < length_B[:, None]
+    ids[is_prompt] = batch.prompt_ids[batch.prompt_index_B][prompt_mask]
+    ids[~is_prompt & (place_L < end_B1)] = batch.ids_BT[batch.mask_BT]
+    return ids, length_B
 
 
 def _run_trunk(lm: LanguageModel, num_kept: int, **inputs: Any) -> tuple[Tensor, Tensor]:

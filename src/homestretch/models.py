@@ -15,6 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from homestretch.adapters import TRAINED_ADAPTER, active_adapter, is_adapted
 from homestretch.config import LoRAConfig, NewModelConfig, RunConfig
 from homestretch.console import say
 from homestretch.encoding import Codec, Family
@@ -215,12 +216,10 @@ def add_lora(lm: LanguageModel, lora: LoRAConfig, seed: int) -> LanguageModel:
 
 @contextlib.contextmanager
 def reference_policy(lm: LanguageModel, frozen: LanguageModel | None) -> Iterator[LanguageModel]:
-    """The SFT model: the policy's own trunk with its adapters off, or the frozen copy given."""
-    if frozen is not None:
-        yield frozen
-    else:
-        with lm.model.disable_adapter():
-            yield lm
+    """The SFT model: the frozen copy given, or the policy's own trunk; either with its adapters off."""
+    reference = lm if frozen is None else frozen
+    with active_adapter(reference.model, None):
+        yield reference
 
 
 def frozen_copy(lm: LanguageModel) -> LanguageModel:
@@ -229,23 +228,34 @@ def frozen_copy(lm: LanguageModel) -> LanguageModel:
 
 
 def freeze(model: Any, dtype: torch.dtype) -> Any:
-    """The same model without gradients, its linear layers' weights kept in the dtype that autocast computes them in.
+    """The same model without gradients, its weights as `narrow_frozen` keeps them."""
+    return narrow_frozen(model.requires_grad_(False), dtype).eval()
+
+
+def narrow_frozen(model: Any, dtype: torch.dtype) -> Any:
+    """The same model, its frozen linear layers' weights kept in the dtype that autocast computes them in.
 
     The results are the same; a frozen trunk in bfloat16 takes half the memory, and no time for casting. Weights that
-    are embeddings as well stay as they are, since embeddings are not autocast.
+    are embeddings as well stay as they are, since embeddings are not autocast. Merging adapters into such a trunk would
+    lose digits: read the weights again for that.
     """
     from transformers.pytorch_utils import Conv1D
 
     embeddings = {id(m.weight) for m in model.modules() if isinstance(m, nn.Embedding)}
     for module in model.modules():
-        if isinstance(module, (nn.Linear, Conv1D)) and id(module.weight) not in embeddings:
+        linear = isinstance(module, (nn.Linear, Conv1D)) and id(module.weight) not in embeddings
+        if linear and not any(parameter.requires_grad for parameter in module.parameters()):
             module.to(dtype)
-    return model.requires_grad_(False).eval()
+    return model
 
 
 def save_language_model(lm: LanguageModel, path: Path) -> None:
-    """Write a plain Hugging Face folder (adapters merged), whole or not at all. The model must not be used after."""
-    model = lm.model.merge_and_unload() if hasattr(lm.model, "merge_and_unload") else lm.model
+    """Write a plain Hugging Face folder, whole or not at all. The model must not be used after.
+
+    The adapter that was trained is merged, and no other.
+    """
+    adapted = is_adapted(lm.model)
+    model = lm.model.merge_and_unload(adapter_names=[TRAINED_ADAPTER]) if adapted else lm.model
     with atomic_dir(path) as folder:
         model.save_pretrained(folder)
         lm.codec.tokenizer.save_pretrained(folder)
@@ -289,7 +299,7 @@ def positions(mask: Tensor) -> Tensor:
 
 def accepted(model: Any, arguments: dict[str, Any]) -> dict[str, Any]:
     """Those of the arguments that the model's forward has by name."""
-    base = model.get_base_model() if hasattr(model, "get_base_model") else model
+    base = model.get_base_model() if is_adapted(model) else model
     names = inspect.signature(base.forward).parameters
     return {name: value for name, value in arguments.items() if name in names}
 

@@ -212,6 +212,17 @@ def test_another_algorithm_with_maximum_likelihood_mixed_in(folder: Path) -> Non
     assert all(row["rl/sft_loss"] > 0 and "rl/value_loss" not in row for row in updates)
 
 
+def test_a_reward_of_adapters_shares_the_reference_s_model(folder: Path) -> None:
+    adapters = "reward.lora={r: 4, alpha: 8}"
+    for stage in ("reward", "rl"):
+        done = homestretch(stage, "x.yaml", adapters, cwd=folder)
+        assert done.returncode == 0, done.stderr
+    run = folder / "runs" / "small"
+    assert (run / "reward" / "adapter" / "adapter_model.safetensors").is_file()
+    assert (run / "reward" / "model.safetensors").is_file()
+    assert (run / "policy" / "config.json").is_file()
+
+
 def test_a_number_that_is_not_finite_ends_rl_with_the_best_checkpoint_kept(folder: Path) -> None:
     run = folder / "runs" / "small"
     shutil.rmtree(run / "policy")

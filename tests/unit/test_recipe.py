@@ -211,3 +211,11 @@ def test_differences_name_the_leaves_and_not_the_place(recipe: Path) -> None:
     assert "model.lora.r: unset -> 8" in lines
     assert not [line for line in lines if line.startswith(("name", "output_dir"))]
     assert differences(old, load_recipe(recipe)) == []
+
+
+def test_adapters_of_the_reward_are_for_the_sft_model(recipe: Path) -> None:
+    lora = load_recipe(recipe, ["reward.lora={r: 4}"]).reward.lora
+    assert lora is not None
+    assert lora.r == 4
+    with pytest.raises(UserError, match=r"reward.*`lora` is for `backbone: sft`"):
+        load_recipe(recipe, ["reward.lora={r: 4}", "reward.backbone=some/encoder"])

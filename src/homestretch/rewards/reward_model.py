@@ -3,6 +3,7 @@
 Three kinds of backbone, one interface. Causal models and encoders are transformers' sequence classifiers with one
 output, so that the folder loads with `AutoModelForSequenceClassification` and gives the same logits. Encoder-decoders
 keep their language-model trunk; the head on the decoder's last state is beside it in `reward_head.safetensors`.
+Trained as adapters on the SFT model it is written a second time, as those, and may sit on a trunk that RL has anyway.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from homestretch.adapters import active_adapter, attach_adapter, is_adapted, write_adapter
 from homestretch.config import LoRAConfig, RunConfig
 from homestretch.encoding import Codec, pad
 from homestretch.forward import response_batch, response_states
@@ -42,19 +44,34 @@ from homestretch.types import Completion, Example
 
 _HEAD_FILE = "reward_head.safetensors"
 _SETTINGS_FILE = "reward.json"
+_ADAPTER_DIR = "adapter"
+_ADAPTER = "reward"
+"""The name of the reward's adapter on a shared trunk."""
 
 
 class RewardModel(nn.Module):
     """A scorer with trainable parameters. `logits` has gradients; calling it gives calibrated rewards."""
 
-    def __init__(self, lm: LanguageModel, head: nn.Linear | None, calibration: Calibration, batch_tokens: int) -> None:
-        """`head` is None for a sequence classifier, whose model has its own."""
+    def __init__(
+        self,
+        lm: LanguageModel,
+        head: nn.Linear | None,
+        calibration: Calibration,
+        batch_tokens: int,
+        *,
+        adapter: str | None = None,
+    ) -> None:
+        """`head` is None for a sequence classifier, whose model has its own.
+
+        With `adapter` the trunk is shared: it computes with that adapter while this model scores, and only then.
+        """
         super().__init__()
         self.lm = lm
         self.model = lm.model
         self.head = head
         self.calibration = calibration
         self.batch_tokens = batch_tokens
+        self.adapter = adapter
 
     def encode(self, example: Example, completion: Completion) -> tuple[tuple[int, ...], tuple[int, ...]]:
         """Prompt ids and completion ids; the terminator is there if and only if the completion terminated."""
@@ -63,25 +80,38 @@ class RewardModel(nn.Module):
 
     def logits(self, encoded: Sequence[tuple[Sequence[int], Sequence[int]]]) -> Tensor:
         """Raw scores of encoded (prompt, completion) pairs, shape (n,), float32, with gradient."""
-        if self.head is not None:
-            return self._trunk_logits(encoded)
+        if self.adapter is None:
+            return self._logits(encoded)
+        with active_adapter(self.model, self.adapter):
+            return self._logits(encoded)
+
+    def _logits(self, encoded: Sequence[tuple[Sequence[int], Sequence[int]]]) -> Tensor:
+        if self.lm.family == "seq2seq":
+            return self._decoder_logits(encoded)
         if self.lm.shares_prompts:
             return self._packed_logits(encoded)
         ids, mask = pad([(*p, *c) for p, c in encoded], self.lm.codec.pad_id)
+        inputs = {"input_ids": ids.to(self.lm.device), "attention_mask": mask.long().to(self.lm.device)}
         second = torch.arange(ids.shape[1])[None] >= torch.tensor([[len(p)] for p, _ in encoded])
         optional = {"token_type_ids": (second & mask).long().to(self.lm.device)} if self.lm.family == "encoder" else {}
         with self.lm.autocast():
-            device = self.lm.device
-            out = self.model(
-                input_ids=ids.to(device), attention_mask=mask.long().to(device), **accepted(self.model, optional)
-            )
-        return torch.as_tensor(out.logits[:, 0].float())
+            if self.head is None:
+                return torch.as_tensor(self.model(**inputs, **accepted(self.model, optional)).logits[:, 0].float())
+            score, trunk = self._causal_parts()
+            states = trunk(**inputs, use_cache=False).last_hidden_state
+            last_B = mask.sum(1).to(self.lm.device) - 1
+            return torch.as_tensor(score(states[torch.arange(len(encoded)), last_B])[:, 0].float())
+
+    def _causal_parts(self) -> tuple[nn.Module, Any]:
+        """The scalar head on a causal model's last states, and its trunk, adapters within."""
+        model = self.model.get_base_model() if is_adapted(self.model) else self.model
+        return self.head or model.score, getattr(model, model.base_model_prefix)
 
     def _packed_logits(self, encoded: Sequence[tuple[Sequence[int], Sequence[int]]]) -> Tensor:
         """A causal classifier's head on each completion's last token, every prompt computed once."""
         batch = response_batch([p for p, _ in encoded], [c for _, c in encoded], self.lm)
         packed = pack(batch.prompt_ids, batch.prompt_mask, batch.prompt_index_B, batch.ids_BT, batch.mask_BT)
-        classifier, trunk = _classifier_parts(self.model)
+        score, trunk = self._causal_parts()
         with self.lm.autocast():
             states = trunk(
                 input_ids=packed.ids, attention_mask=additive_mask(packed.allowed, self.lm.dtype),
@@ -89,9 +119,9 @@ class RewardModel(nn.Module):
             ).last_hidden_state  # fmt: skip
             length_B1 = batch.mask_BT.sum(1, keepdim=True)
             last_BD = states_after(states[:, -packed.num_kept :], packed, batch.prompt_index_B, length_B1)[:, 0]
-            return torch.as_tensor(classifier.score(last_BD)[:, 0].float())
+            return torch.as_tensor(score(last_BD)[:, 0].float())
 
-    def _trunk_logits(self, encoded: Sequence[tuple[Sequence[int], Sequence[int]]]) -> Tensor:
+    def _decoder_logits(self, encoded: Sequence[tuple[Sequence[int], Sequence[int]]]) -> Tensor:
         """The head on the decoder's state after the last token: a padding place after it makes that state an output."""
         assert self.head is not None
         completions = [(*c, self.lm.codec.pad_id) for _, c in encoded]
@@ -119,21 +149,52 @@ class RewardModel(nn.Module):
 
 
 def build_reward_model(config: RunConfig, sft_dir: Path) -> RewardModel:
-    """An untrained reward model on the recipe's backbone ("sft": a copy of the SFT model)."""
+    """An untrained reward model on the recipe's backbone ("sft": a copy of the SFT model), with adapters if so set."""
     path = sft_dir if config.reward.backbone == "sft" else config.reward.backbone
     rng_state = torch.get_rng_state()
     torch.manual_seed(config.seed)
     model = _load(path, config, head_path=None)
     torch.set_rng_state(rng_state)
-    return _with_lora(model, config.model.lora, config.seed) if config.model.lora else model
+    lora = config.reward.lora or config.model.lora
+    return _with_lora(model, lora, config.seed) if lora else model
 
 
 def load_reward_model(path: Path, config: RunConfig) -> RewardModel:
     """What `save_reward_model` wrote, ready to score."""
     model = _load(path, config, head_path=path / _HEAD_FILE)
-    model.calibration = Calibration(**read_json(path / _SETTINGS_FILE)["calibration"])
+    model.calibration = _read_calibration(path)
     freeze(model.model, model.lm.dtype)
     return model.requires_grad_(False).eval()
+
+
+def can_share_trunk(path: Path) -> bool:
+    """Whether the reward model written here is there as adapters on the SFT model too."""
+    return (path / _ADAPTER_DIR).is_dir()
+
+
+def attach_reward_model(lm: LanguageModel, path: Path, config: RunConfig) -> RewardModel:
+    """The same, ready to score, as adapters on the trunk of `lm`, which holds the SFT model's weights: see its `lm`.
+
+    What is trained in that trunk stays so, and the trunk computes as before while nothing is scored. UserError if the
+    adapters are of another model.
+    """
+    model, rest = attach_adapter(lm.model, path / _ADAPTER_DIR, _ADAPTER)
+    weight = rest["score.weight"] if lm.family == "causal" else _read_head(path / _HEAD_FILE)["weight"]
+    head = nn.Linear(weight.shape[1], 1, bias=False).requires_grad_(False)
+    head.weight.copy_(weight)
+    shared, budget = replace(lm, model=model), config.reward.tokens_per_microbatch
+    return RewardModel(shared, head.to(lm.device), _read_calibration(path), budget, adapter=_ADAPTER).eval()
+
+
+def _read_calibration(path: Path) -> Calibration:
+    return Calibration(**read_json(path / _SETTINGS_FILE)["calibration"])
+
+
+def _read_head(path: Path) -> dict[str, Tensor]:
+    from safetensors.torch import load_file
+
+    tensors: dict[str, Tensor] = load_file(path)
+    return tensors
 
 
 def _load(path: str | Path, config: RunConfig, *, head_path: Path | None) -> RewardModel:
@@ -146,9 +207,7 @@ def _load(path: str | Path, config: RunConfig, *, head_path: Path | None) -> Rew
         head = nn.Linear(hidden_size(lm), 1, bias=False)
         nn.init.normal_(head.weight, std=0.02)
         if head_path is not None:
-            from safetensors.torch import load_file
-
-            head.load_state_dict(load_file(head_path))
+            head.load_state_dict(_read_head(head_path))
         return RewardModel(lm, head.to(lm.device), Calibration(), budget)
     tokenizer = AutoTokenizer.from_pretrained(path)
     model = AutoModelForSequenceClassification.from_pretrained(
@@ -163,12 +222,6 @@ def _load(path: str | Path, config: RunConfig, *, head_path: Path | None) -> Rew
     shares = family == "causal" and hasattr(model, "score") and can_share_prompts(model)
     lm = LanguageModel(model, codec, codec.family, device, resolve_dtype(config, width), shares)
     return RewardModel(lm, None, Calibration(), budget)
-
-
-def _classifier_parts(model: Any) -> tuple[Any, Any]:
-    """A causal sequence classifier without its adapters' wrapper, and its trunk."""
-    classifier = model.get_base_model() if hasattr(model, "get_base_model") else model
-    return classifier, getattr(classifier, classifier.base_model_prefix)
 
 
 def _is_encoder(model_config: Any) -> bool:
@@ -192,12 +245,18 @@ def _with_lora(model: RewardModel, lora: LoRAConfig, seed: int) -> RewardModel:
     return RewardModel(replace(model.lm, model=adapted), None, model.calibration, model.batch_tokens)
 
 
-def save_reward_model(model: RewardModel, path: Path) -> None:
-    """Write a plain Hugging Face folder (adapters merged) with the calibration and, for encoder-decoders, the head."""
+def save_reward_model(model: RewardModel, path: Path, *, on_sft: bool = False) -> None:
+    """Write a plain Hugging Face folder (adapters merged) with the calibration and, for encoder-decoders, the head.
+
+    Adapters are written as well, in the folder's `adapter`, where they are `on_sft`: trained on the SFT model. The
+    model must not be used after.
+    """
     from safetensors.torch import save_file
 
-    trunk = model.model.merge_and_unload() if hasattr(model.model, "merge_and_unload") else model.model
     with atomic_dir(path) as folder:
+        if on_sft and _is_shareable(model):
+            write_adapter(model.model, folder / _ADAPTER_DIR)
+        trunk = model.model.merge_and_unload() if is_adapted(model.model) else model.model
         trunk.save_pretrained(folder)
         model.lm.codec.tokenizer.save_pretrained(folder)
         if model.head is not None:
@@ -205,6 +264,16 @@ def save_reward_model(model: RewardModel, path: Path) -> None:
                 {k: v.detach().cpu().contiguous() for k, v in model.head.state_dict().items()}, folder / _HEAD_FILE
             )
         write_json(folder / _SETTINGS_FILE, {"schema": 1, "calibration": asdict(model.calibration)})
+
+
+def _is_shareable(model: RewardModel) -> bool:
+    """Whether it is adapters on a language model's trunk and nothing but a linear head on its last states."""
+    if not is_adapted(model.model):
+        return False
+    score = getattr(model.model.get_base_model(), "score", None)
+    linear = getattr(score, "original_module", score)  # peft wraps what is trained whole
+    plain = isinstance(linear, nn.Linear) and linear.bias is None
+    return model.head is not None or (model.lm.family == "causal" and plain)
 
 
 @dataclass(frozen=True, slots=True)

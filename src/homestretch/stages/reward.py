@@ -53,7 +53,7 @@ def run(config: RunConfig, rundir: RunDir) -> dict[str, Any]:
         sample_examples=sample_examples, metrics=build_metrics(config, splits.train),
         temperature=model.calibration.temperature, logits=model.raw, seed=config.seed,
     )  # fmt: skip
-    save_reward_model(model, rundir.reward_dir)
+    save_reward_model(model, rundir.reward_dir, on_sft=config.reward.backbone == "sft")
     write_json(rundir.audit_path, findings)
     best_path.unlink()
     for line in audit_lines(findings):

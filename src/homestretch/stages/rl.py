@@ -17,12 +17,20 @@ from homestretch.console import progress, say
 from homestretch.data import load_splits
 from homestretch.encoding import encoded_pairs
 from homestretch.metrics import build_selection
-from homestretch.models import add_lora, frozen_copy, load_language_model, save_language_model
+from homestretch.models import (
+    LanguageModel,
+    add_lora,
+    frozen_copy,
+    load_language_model,
+    narrow_frozen,
+    save_language_model,
+)
 from homestretch.rewards.composition import RewardComposition
 from homestretch.rewards.length import fit_length_model, word_counts
-from homestretch.rewards.reward_model import load_reward_model
+from homestretch.rewards.reward_model import RewardModel, attach_reward_model, can_share_trunk, load_reward_model
 from homestretch.rollouts.collect import collect, prompt_batches
 from homestretch.rollouts.sampler import generate
+from homestretch.rollouts.slots import supports_slots
 from homestretch.rundir import RunDir, append_jsonl
 from homestretch.training import TrainingError, set_up_torch
 from homestretch.types import Example, Rollout, Scorer
@@ -47,11 +55,12 @@ def run(config: RunConfig, rundir: RunDir) -> dict[str, Any]:
     set_up_torch(config)
     splits = load_splits(config)
     rundir.rl_samples_path.unlink(missing_ok=True)
-    learner = _learner(config, rundir, splits.train)
+    models = load_models(config, rundir)
+    learner = _learner(config, models, splits.train)
     validation = _Validation(
         splits.validation[: config.rl.max_validation_examples],
         build_selection(config, splits.train),
-        _reward(config, rundir, splits.train),
+        _reward(config, models.reward, splits.train),
     )
     guard = Guard(config.rl.guard)
     guard.observe(0, _validate(config, rundir, learner, validation, 0), 0.0)
@@ -59,10 +68,10 @@ def run(config: RunConfig, rundir: RunDir) -> dict[str, Any]:
     try:
         update, stopped = _train(config, rundir, learner, validation, guard, [*splits.train, *splits.prompts])
     except TrainingError as error:
-        _ship_best(rundir, learner)
+        _ship_best(config, rundir, learner)
         kept = f"the best checkpoint so far (update {guard.best_update}) is in {rundir.policy_dir}"
         raise TrainingError(f"{error}; {kept}") from error
-    _ship_best(rundir, learner)
+    _ship_best(config, rundir, learner)
     say(f"rl: stopped after update {update} ({stopped}); kept update {guard.best_update}")
     if guard.best_update == 0:
         say("rl: no update beat the SFT model on the held-out metrics, so policy/ is the SFT model")
@@ -101,24 +110,53 @@ def _best_path(rundir: RunDir) -> Path:
     return rundir.path / ".rl-best.safetensors"
 
 
-def _ship_best(rundir: RunDir, learner: Learner) -> None:
-    """Write run/policy/ from the best checkpoint. The learner must not be used after."""
-    load_trainable(learner.lm.model, _best_path(rundir))
-    save_language_model(learner.lm, rundir.policy_dir)
+def _ship_best(config: RunConfig, rundir: RunDir, learner: Learner) -> None:
+    """Write run/policy/ from the best checkpoint. Neither the learner nor its reference may be used after."""
+    lm = learner.lm
+    if config.model.lora:
+        lm.model.to("meta")  # free: its frozen weights may be in bfloat16, and merging wants all their digits
+        lm = add_lora(load_language_model(rundir.sft_dir, config), config.model.lora, config.seed)
+    load_trainable(lm.model, _best_path(rundir))
+    save_language_model(lm, rundir.policy_dir)
     _best_path(rundir).unlink()
 
 
-def _learner(config: RunConfig, rundir: RunDir, train: tuple[Example, ...]) -> Learner:
-    """The SFT model as policy, and as the frozen reference (with LoRA: the same trunk with its adapters off)."""
-    lm = load_language_model(rundir.sft_dir, config)
-    references = encoded_pairs(lm.codec, train)[0] if config.rl.sft_mix.coefficient else []
+@dataclass(frozen=True, slots=True)
+class Models:
+    """What RL computes with. They share trunks where they can: one in all with `model.lora`, else two."""
+
+    policy: LanguageModel
+    frozen: LanguageModel | None
+    """The reference; None: the policy's trunk with its adapters off."""
+    reward: RewardModel
+    """On the trunk of the reference where it is adapters on the SFT model; else a model of its own."""
+
+
+def load_models(config: RunConfig, rundir: RunDir) -> Models:
+    """The SFT model as policy and as reference, and the reward."""
+    policy, frozen = load_language_model(rundir.sft_dir, config), None
     if config.model.lora:
-        return Learner(add_lora(lm, config.model.lora, config.seed), None, config.rl, references=references)
-    return Learner(lm, frozen_copy(lm), config.rl, references=references)
+        policy = add_lora(policy, config.model.lora, config.seed)
+        supports_slots(policy)  # the sampler tries this once, in float32
+    else:
+        frozen = frozen_copy(policy)
+    if can_share_trunk(rundir.reward_dir):
+        reward = attach_reward_model(frozen or policy, rundir.reward_dir, config)
+        frozen = reward.lm if frozen else None
+    else:
+        reward = load_reward_model(rundir.reward_dir, config)
+    for lm in (policy, frozen):
+        if lm is not None:
+            narrow_frozen(lm.model, lm.dtype)
+    return Models(policy, frozen, reward)
 
 
-def _reward(config: RunConfig, rundir: RunDir, train: tuple[Example, ...]) -> RewardComposition:
-    reward_model = load_reward_model(rundir.reward_dir, config)
+def _learner(config: RunConfig, models: Models, train: tuple[Example, ...]) -> Learner:
+    references = encoded_pairs(models.policy.codec, train)[0] if config.rl.sft_mix.coefficient else []
+    return Learner(models.policy, models.frozen, config.rl, references=references)
+
+
+def _reward(config: RunConfig, reward_model: RewardModel, train: tuple[Example, ...]) -> RewardComposition:
     length_model = fit_length_model(train)
     return RewardComposition(
         reward_model, reward_model.calibration.floor, length_model, config.rl.length, config.rl.shaping
