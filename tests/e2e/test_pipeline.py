@@ -8,6 +8,7 @@ import shutil
 import signal
 import subprocess
 import sys
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -175,8 +176,9 @@ def test_generate_prints_nothing_but_rows(folder: Path) -> None:
 def test_an_interrupt_says_how_to_go_on(tmp_path: Path) -> None:
     (tmp_path / "x.yaml").write_text(RECIPE)
     command = [sys.executable, "-m", "homestretch", "run", "x.yaml", "sft.max_steps=100000", "sft.num_epochs=50000"]
+    listening = partial(signal.signal, signal.SIGINT, signal.SIG_DFL)  # a shell's background jobs ignore it
     with subprocess.Popen(
-        command, cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+        command, cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, preexec_fn=listening
     ) as process:  # fmt: skip
         assert process.stdout is not None
         for line in process.stdout:
