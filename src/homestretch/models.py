@@ -136,10 +136,12 @@ def load_language_model(path: str | Path, config: RunConfig) -> LanguageModel:
     shares = family == "causal" and can_share_prompts(model)
     if family == "causal" and not shares:
         say(f"{model_config.model_type}: no 4-D attention masks, so a prompt is computed again for every completion")
+    projects = projects_last(model)
+    if not projects:
+        say(f"{model_config.model_type}: logits are more than a projection, so they are computed whole in training")
     return LanguageModel(
-        model, codec, family, device, resolve_dtype(config, hidden), shares_prompts=shares,
-        projects_last=projects_last(model),
-    )  # fmt: skip
+        model, codec, family, device, resolve_dtype(config, hidden), shares_prompts=shares, projects_last=projects
+    )
 
 
 @torch.no_grad()

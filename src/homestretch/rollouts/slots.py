@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from transformers import AttentionInterface
 from transformers.cache_utils import Cache, CacheLayerMixin
 
+from homestretch.console import say
 from homestretch.models import LanguageModel
 from homestretch.ops.shapes import rounded_up
 from homestretch.rollouts.rows import CausalRows, Ids, prefill
@@ -242,6 +243,8 @@ def supports_slots(lm: LanguageModel) -> bool:
     """
     if lm.model not in _supported:
         _supported[lm.model] = lm.shares_prompts and _agrees(replace(lm, dtype=torch.float32))
+        if lm.shares_prompts and not _supported[lm.model]:
+            say(f"{lm.model.config.model_type}: attention of its own, so prompt states are kept for every completion")
     return _supported[lm.model]
 
 
