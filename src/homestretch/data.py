@@ -130,13 +130,25 @@ def _task_splits(data: DataConfig, seed: int) -> dict[str, list[Example]]:
     task = build_task(str(data.task))
     splits = {split: list(task.generate(split, getattr(data.sizes, split), seed)) for split in SPLITS}
     splits["prompts"] = [replace(e, references=(), facts={}) for e in splits["prompts"]]
-    is_default = data.template == DataConfig.model_fields["template"].default
-    if is_default and not data.flatten_lines:
+    if _has_default_template(data) and not data.flatten_lines:
         return splits
-    template = parse_template(task.template if is_default else data.template)
+    template = prompt_template(data)
     if template.columns:
         raise UserError(f"data.template: {{{template.columns[0]}}}: a built-in task has no columns but {{document}}")
     return {split: [_refilled(e, template, data) for e in examples] for split, examples in splits.items()}
+
+
+def prompt_template(data: DataConfig) -> PromptTemplate:
+    """What a run's prompts are made with: the recipe's template, or a built-in task's own where the recipe has none."""
+    if data.task is None or not _has_default_template(data):
+        return parse_template(data.template)
+    from homestretch.tasks import build_task
+
+    return parse_template(build_task(data.task).template)
+
+
+def _has_default_template(data: DataConfig) -> bool:
+    return bool(data.template == DataConfig.model_fields["template"].default)
 
 
 def _refilled(example: Example, template: PromptTemplate, data: DataConfig) -> Example:
@@ -278,7 +290,7 @@ def _examples(
 ) -> list[Example]:
     """One example per row. Raises UserError with all problems, those found in reading included."""
     problems = [] if problems is None else problems
-    template = parse_template(data.template)
+    template = prompt_template(data)
     if not rows:
         raise_problems(problems)
         return []
