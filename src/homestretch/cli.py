@@ -202,6 +202,33 @@ def generate(
 
 @app.command()
 @_verb
+def reward_check(
+    run: Annotated[Path, typer.Argument(metavar="RUN", help="A run's directory.")],
+    file: Annotated[Path, typer.Argument(metavar="FILE", help="Labelled summaries: .jsonl, .csv or .parquet.")],
+    json: Annotated[Path | None, typer.Option("--json", metavar="OUT", help="JSON file to write.")] = None,
+    document_column: Annotated[str, typer.Option(help="The document.")] = "document",
+    summary_column: Annotated[str, typer.Option(help="The summary to be scored.")] = "summary",
+    label_column: Annotated[
+        str, typer.Option(help="A number, higher for better; empty: the row is left out.")
+    ] = "label",
+    reference_column: Annotated[str | None, typer.Option(help="A reference [default: reference, if there].")] = None,
+    group_column: Annotated[str | None, typer.Option(help="The document's id [default: the document's text].")] = None,
+    threshold: Annotated[float | None, typer.Option(help="Good from this label on [default: the highest].")] = None,
+) -> None:
+    """Score a labelled file with a run's reward: does it rank as people do, and better than simple baselines?"""
+    from homestretch.labelled import LabelledColumns
+    from homestretch.reward_check import check_reward, print_check
+    from homestretch.rundir import write_json
+
+    columns = LabelledColumns(document_column, summary_column, label_column, reference_column, group_column)
+    results = check_reward(run, file, columns, threshold=threshold)
+    print_check(results)
+    if json is not None:
+        write_json(json, results)
+
+
+@app.command()
+@_verb
 def init(
     path: Annotated[Path, typer.Argument(metavar="[PATH]", help="Where to write it.")] = Path("recipe.yaml"),
 ) -> None:

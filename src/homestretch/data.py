@@ -130,13 +130,25 @@ def _task_splits(data: DataConfig, seed: int) -> dict[str, list[Example]]:
     task = build_task(str(data.task))
     splits = {split: list(task.generate(split, getattr(data.sizes, split), seed)) for split in SPLITS}
     splits["prompts"] = [replace(e, references=(), facts={}) for e in splits["prompts"]]
-    is_default = data.template == DataConfig.model_fields["template"].default
-    if is_default and not data.flatten_lines:
+    if _has_default_template(data) and not data.flatten_lines:
         return splits
-    template = parse_template(task.template if is_default else data.template)
+    template = prompt_template(data)
     if template.columns:
         raise UserError(f"data.template: {{{template.columns[0]}}}: a built-in task has no columns but {{document}}")
     return {split: [_refilled(e, template, data) for e in examples] for split, examples in splits.items()}
+
+
+def prompt_template(data: DataConfig) -> PromptTemplate:
+    """What a run's prompts are made with: the recipe's template, or a built-in task's own where the recipe has none."""
+    if data.task is None or not _has_default_template(data):
+        return parse_template(data.template)
+    from homestretch.tasks import build_task
+
+    return parse_template(build_task(data.task).template)
+
+
+def _has_default_template(data: DataConfig) -> bool:
+    return bool(data.template == DataConfig.model_fields["template"].default)
 
 
 def _refilled(example: Example, template: PromptTemplate, data: DataConfig) -> Example:
@@ -247,13 +259,15 @@ def _names(value: Any) -> Iterable[str]:
 
 
 @dataclass(frozen=True, slots=True)
-class _Columns:
+class Columns:
+    """The columns of a table that hold what; None: it has none."""
+
     document: str
     reference: str | None
     id: str | None
 
 
-def _columns(rows: Sequence[Row], place: str, data: DataConfig, *, labelled: bool) -> _Columns:
+def _columns(rows: Sequence[Row], place: str, data: DataConfig, *, labelled: bool) -> Columns:
     present = {name for row in rows for name in row.values}
     has = ", ".join(sorted(present)) or "none"
 
@@ -266,7 +280,7 @@ def _columns(rows: Sequence[Row], place: str, data: DataConfig, *, labelled: boo
         return name
 
     has_id = data.columns.id is not None or "id" in present
-    return _Columns(
+    return Columns(
         document=find("document", DOCUMENT_COLUMNS),
         reference=find("reference", REFERENCE_COLUMNS) if labelled else None,
         id=find("id", ("id",)) if has_id else None,
@@ -278,7 +292,7 @@ def _examples(
 ) -> list[Example]:
     """One example per row. Raises UserError with all problems, those found in reading included."""
     problems = [] if problems is None else problems
-    template = parse_template(data.template)
+    template = prompt_template(data)
     if not rows:
         raise_problems(problems)
         return []
@@ -287,7 +301,7 @@ def _examples(
     places: dict[str, str] = {}
     for row in rows:
         try:
-            example = _example(row, Path(place).name, columns, template, data)
+            example = row_example(row, Path(place).name, columns, template, data)
         except UserError as error:
             problems.append(f"{row.place}: {error}")
             continue
@@ -299,25 +313,27 @@ def _examples(
     return examples
 
 
-def _example(row: Row, file: str, columns: _Columns, template: PromptTemplate, data: DataConfig) -> Example:
-    source = _text(row, columns.document)
+def row_example(row: Row, file: str, columns: Columns, template: PromptTemplate, data: DataConfig) -> Example:
+    """The example a row is, its prompt made as the run's. Raises UserError that names the column."""
+    source = text_cell(row, columns.document)
     document = flat(source) if data.flatten_lines else source
-    prompt, span = template.fill(document, {name: _cell(row, name) for name in template.columns})
+    prompt, span = template.fill(document, {name: cell_as_text(row, name) for name in template.columns})
     references = _references(row, columns.reference) if columns.reference is not None else ()
-    id = _cell(row, columns.id) if columns.id is not None else f"{file}:{row.number}"
+    id = cell_as_text(row, columns.id) if columns.id is not None else f"{file}:{row.number}"
     return Example(id=id, source=source, prompt=prompt, document_span=span, references=references)
 
 
 def _references(row: Row, column: str) -> tuple[str, ...]:
     value = row.values.get(column)
     if not isinstance(value, list):
-        return (_text(row, column),)
+        return (text_cell(row, column),)
     if not value:
         raise UserError(f"{column} is an empty list; give at least one text, or leave the row out")
     return tuple(_checked_text(item, f"{column}[{i}]") for i, item in enumerate(value))
 
 
-def _text(row: Row, column: str) -> str:
+def text_cell(row: Row, column: str) -> str:
+    """A cell that must hold text. Raises UserError if it is missing, of another kind, or blank."""
     if column not in row.values:
         raise UserError(f"the column {column!r} is missing")
     return _checked_text(row.values[column], column)
@@ -333,12 +349,12 @@ def _checked_text(value: Any, column: str) -> str:
     return value
 
 
-def _cell(row: Row, column: str) -> str:
-    """A cell as text: an id, or a further column of the template. Numbers will do."""
+def cell_as_text(row: Row, column: str) -> str:
+    """A cell as text: an id, or a further column of the template. Numbers will do; else as `text_cell`."""
     value = row.values.get(column)
     if isinstance(value, int | float) and not isinstance(value, bool):
         return str(value)
-    return _text(row, column)
+    return text_cell(row, column)
 
 
 def _kind(value: Any) -> str:

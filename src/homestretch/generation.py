@@ -5,8 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from homestretch.rundir import RunDir
-from homestretch.types import UserError
+from homestretch.rundir import open_finished
 
 
 def generate_rows(run: Path, input_path: Path, *, arm: str, is_raw: bool) -> list[dict[str, Any]]:
@@ -19,14 +18,8 @@ def generate_rows(run: Path, input_path: Path, *, arm: str, is_raw: bool) -> lis
     from homestretch.data import load_prompts, load_splits
     from homestretch.recipe import load_recipe
 
-    rundir = RunDir(run)
-    if not rundir.config_path.is_file():
-        raise UserError(f"{run}: not a run's directory (it has no config.yaml)")
+    rundir = open_finished(run, arm, folder={"rl": "policy", "sft": "sft"}[arm])
     folder = {"rl": rundir.policy_dir, "sft": rundir.sft_dir}[arm]
-    if not rundir.is_done(arm):
-        raise UserError(
-            f"{run}: {arm} is not done, so there is no {folder.name}/ to use; run `homestretch run` to the end"
-        )
     config = load_recipe(rundir.config_path)
     examples = load_prompts(config, input_path)
     train = () if is_raw else load_splits(config).train

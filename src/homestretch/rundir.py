@@ -18,6 +18,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from homestretch.types import UserError
+
 STAGES = ("sft", "negatives", "reward", "rl", "evaluate", "report")
 
 
@@ -120,6 +122,18 @@ class RunDir:
     def log_metrics(self, stage: str, step: int, metrics: Mapping[str, float]) -> None:
         """Append one row `{"stage": ..., "step": ..., "area/name": value, ...}` to metrics.jsonl."""
         append_jsonl(self.metrics_path, {"stage": stage, "step": step, **metrics})
+
+
+def open_finished(path: Path, stage: str, folder: str) -> RunDir:
+    """The run at this path, of which the stage that writes `folder` is done. Raises UserError otherwise."""
+    rundir = RunDir(path)
+    if not rundir.config_path.is_file():
+        raise UserError(f"{path}: not a run's directory (it has no config.yaml)")
+    if not rundir.is_done(stage):
+        raise UserError(
+            f"{path}: {stage} is not done, so there is no {folder}/ to use; run `homestretch run` to the end"
+        )
+    return rundir
 
 
 @contextmanager

@@ -173,6 +173,22 @@ def test_generate_prints_nothing_but_rows(folder: Path) -> None:
     assert [row["id"] for row in printed] == ["q"]
 
 
+def test_reward_check_scores_a_labelled_file(folder: Path) -> None:
+    texts = ["Ann: shall we eat at 6?", "Bob: I have sold the red bike."]
+    rows = [
+        {"document": d, "summary": s, "label": int(d[:3] == s[:3])}
+        for d in texts
+        for s in ("Ann eats at 6.", "Bob sold a bike.")
+    ]
+    (folder / "in.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    done = homestretch("reward-check", "runs/small", "in.jsonl", "--json", "out.json", cwd=folder)
+    assert done.returncode == 0, done.stderr
+    results = read_json(folder / "out.json")
+    assert (results["n"], results["n_documents"], results["threshold"]) == (4, 2, 1)
+    assert {"sft_logprob", "longer", "entity_precision"} <= set(results["baselines"])
+    assert results["verdict"] in done.stdout
+
+
 def test_an_interrupt_says_how_to_go_on(tmp_path: Path) -> None:
     (tmp_path / "x.yaml").write_text(RECIPE)
     command = [sys.executable, "-m", "homestretch", "run", "x.yaml", "sft.max_steps=100000", "sft.num_epochs=50000"]

@@ -25,7 +25,7 @@ def call(*arguments: str) -> int:
 def test_every_stage_is_a_verb(capsys: pytest.CaptureFixture[str]) -> None:
     assert call("--help") == 0
     text = capsys.readouterr().out
-    for verb in (*STAGES, "run", "validate", "generate", "init", "env"):
+    for verb in (*STAGES, "run", "validate", "generate", "reward-check", "init", "env"):
         assert f" {verb} " in text
 
 

@@ -304,6 +304,18 @@ def test_prompts_from_text_and_tables(tmp_path: Path) -> None:
     assert load_prompts(setting, tmp_path / "train.jsonl")[0].prompt == "S: They have tea at 4."
 
 
+def test_documents_of_a_file_get_a_built_in_task_s_own_prompt(tmp_path: Path) -> None:
+    setting = config(task="chats", sizes={"train": 2, "prompts": 0, "validation": 1, "test": 1})
+    example = load_splits(setting).train[0]
+    text = tmp_path / "more.jsonl"
+    jsonl(text, [{"document": example.source}])
+    again = load_prompts(setting, text)[0]
+    assert (again.prompt, again.document_span) == (example.prompt, example.document_span)
+    assert example.prompt != example.source
+    marked = config(task="chats", template="S: {document}")
+    assert load_prompts(marked, text)[0].prompt == f"S: {example.source}"
+
+
 def test_an_unknown_split_is_refused(tmp_path: Path) -> None:
     setting = config(train=jsonl(tmp_path / "train.jsonl", ROWS))
     with pytest.raises(UserError, match="neither a split"):

@@ -30,6 +30,12 @@ def rouge_scores(reference: str, text: str) -> RougeScores:
     return RougeScores(rouge_1, rouge_2, rouge_l, ratio)
 
 
+def rouge_precision(source: str, text: str) -> tuple[float, float, float]:
+    """Share of the text's words, word pairs and longest common subsequence that the source has: ROUGE-1, -2 and -L."""
+    scores = _rouge_scorer().score(source, text)
+    return float(scores["rouge1"].precision), float(scores["rouge2"].precision), float(scores["rougeL"].precision)
+
+
 def length_adjusted(f1: float, ratio: float) -> float:
     """F1 * exp(1 - max(ratio, 1/ratio)): full at the reference's length, falling on both sides of it."""
     if ratio <= 0 or math.isinf(ratio):
