@@ -19,6 +19,7 @@ from homestretch.adapters import TRAINED_ADAPTER, active_adapter, is_adapted
 from homestretch.config import LoRAConfig, NewModelConfig, RunConfig
 from homestretch.console import say
 from homestretch.encoding import Codec, Family
+from homestretch.inspection import checked_family
 from homestretch.ops.packing import pack, states_after
 from homestretch.rundir import atomic_dir
 from homestretch.types import Example, UserError
@@ -116,12 +117,15 @@ def build_base(new: NewModelConfig, config: RunConfig, train: Sequence[Example],
 
 
 def load_language_model(path: str | Path, config: RunConfig) -> LanguageModel:
-    """Load a causal LM or encoder-decoder in float32 with a PAD of its own and no hidden generation settings."""
+    """Load a causal LM or encoder-decoder in float32 with a PAD of its own and no hidden generation settings.
+
+    UserError for a model that cannot write text.
+    """
     from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForSeq2SeqLM, AutoTokenizer
 
     revision = config.model.revision if str(path) == config.model.path else None
     model_config = AutoConfig.from_pretrained(path, revision=revision)
-    family: Family = "seq2seq" if model_config.is_encoder_decoder else "causal"
+    family = checked_family(f"{'model.new' if config.model.new else 'model.path'}: {path}", model_config)
     auto = AutoModelForSeq2SeqLM if family == "seq2seq" else AutoModelForCausalLM
     tokenizer = AutoTokenizer.from_pretrained(path, revision=revision)
     model = auto.from_pretrained(
