@@ -229,8 +229,10 @@ def reference_policy(lm: LanguageModel, frozen: LanguageModel | None) -> Iterato
 
 
 def frozen_copy(lm: LanguageModel) -> LanguageModel:
-    """A copy that only computes."""
-    return replace(lm, model=freeze(copy.deepcopy(lm.model), lm.dtype))
+    """A copy that only computes, its weights as `narrow_frozen` keeps them: narrowed one by one as they are copied."""
+    linear = [parameter for module in _linears(lm.model) for parameter in module.parameters()]
+    copies = {id(p): nn.Parameter(p.detach().to(lm.dtype, copy=True), requires_grad=False) for p in linear}
+    return replace(lm, model=copy.deepcopy(lm.model, copies).requires_grad_(False).eval())
 
 
 def freeze(model: Any, dtype: torch.dtype) -> Any:
@@ -245,14 +247,18 @@ def narrow_frozen(model: Any, dtype: torch.dtype) -> Any:
     are embeddings as well stay as they are, since embeddings are not autocast. Merging adapters into such a trunk would
     lose digits: read the weights again for that.
     """
+    for module in _linears(model):
+        if not any(parameter.requires_grad for parameter in module.parameters()):
+            module.to(dtype)
+    return model
+
+
+def _linears(model: Any) -> list[nn.Module]:
+    """The linear layers whose weights are not embeddings as well."""
     from transformers.pytorch_utils import Conv1D
 
     embeddings = {id(m.weight) for m in model.modules() if isinstance(m, nn.Embedding)}
-    for module in model.modules():
-        linear = isinstance(module, (nn.Linear, Conv1D)) and id(module.weight) not in embeddings
-        if linear and not any(parameter.requires_grad for parameter in module.parameters()):
-            module.to(dtype)
-    return model
+    return [m for m in model.modules() if isinstance(m, (nn.Linear, Conv1D)) and id(m.weight) not in embeddings]
 
 
 def save_language_model(lm: LanguageModel, path: Path) -> None:
