@@ -20,7 +20,7 @@ UPDATE = "update"
 
 
 class WorkerError(RuntimeError):
-    """A worker ended or said something else than an answer; the message ends with the last lines of its log."""
+    """A worker could not be started, or ended; one line with the last that its log says."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,8 +100,9 @@ class Worker:
         assert self.process.stdout is not None
         line = self.process.stdout.readline()
         if not line:
-            tail = self.log_path.read_text(encoding="utf-8", errors="replace").splitlines()[-15:]
-            raise WorkerError(f"{self.name} ended; the end of {self.log_path}:\n" + "\n".join(tail))
+            said = self.log_path.read_text(encoding="utf-8", errors="replace").split("\n")
+            last = next((text.strip() for text in reversed(said) if text.strip()), "nothing")
+            raise WorkerError(f"ended, and its last words are: {last} (log: {self.log_path})")
         return dict(json.loads(line))
 
     def update(self) -> dict[str, Any]:

@@ -20,13 +20,10 @@ Row = list[str]
 def throughput_rows(setting: Mapping[str, Mapping[str, Any]]) -> tuple[Row, list[Row]]:
     """A setting's contenders; the ratios are to the fastest of TRL's in completions per second."""
     columns = ["", "s/update", "cpu s", "completions/s", "peak MB", "tokens out", "steps", "speed x", "memory x"]
-    theirs = [entry for name, entry in setting.items() if name.startswith("trl") and "error" not in entry]
+    theirs = [entry for name, entry in setting.items() if name.startswith("trl")]
     best = max(theirs, key=lambda entry: float(entry["completions_per_second"]), default=None)
     rows = []
     for name, entry in setting.items():
-        if "error" in entry:
-            rows.append([name, "failed", *[""] * (len(columns) - 2)])
-            continue
         ratios = ["", ""]
         if best is not None:
             ratios = [
@@ -50,9 +47,6 @@ def rollout_rows(setting: Mapping[str, Mapping[str, Any]]) -> tuple[Row, list[Ro
     ours = setting.get("ours", {}).get("completions_per_second")
     rows = []
     for name, entry in setting.items():
-        if "error" in entry:
-            rows.append([name, "failed", *[""] * (len(columns) - 2)])
-            continue
         ratio = f"{ours / entry['completions_per_second']:.2f}" if ours else ""
         rows.append(
             [

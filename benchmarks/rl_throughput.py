@@ -2,6 +2,8 @@
 
 make bench-rl                         every setting, natural and forced outputs
 make bench-rl SETTING=last-mile       one of them, natural outputs (last-mile-forced: forced)
+
+A contender that fails is left out: what was measured of it before stays, the reason is printed, and the exit code is 1.
 """
 
 from __future__ import annotations
@@ -68,39 +70,39 @@ def started(contender: str, job: Job, folder: Path, args: argparse.Namespace) ->
     try:
         recipe(job)
     except ValueError as error:
-        raise WorkerError(f"{contender}: this homestretch refuses the recipe: {error}") from error
+        raise WorkerError(f"this homestretch refuses the recipe: {' '.join(str(error).split())}") from error
     source = str(common.FOLDER.parent / "src")
     return Worker(contender, Path(sys.executable), "benchmarks.ours", job, folder, {"PYTHONPATH": source})
 
 
-def measure(workload: str, args: argparse.Namespace) -> dict[str, dict[str, Any]]:
-    """All contenders on one workload, round by round."""
+def measure(workload: str, args: argparse.Namespace) -> tuple[dict[str, dict[str, Any]], dict[str, str]]:
+    """All contenders on one workload, round by round: the figures, and of those that failed the reason."""
     setting = SETTINGS[workload.removesuffix("-forced")]
     outputs = "forced" if workload.endswith("-forced") else "natural"
     workers: dict[str, Worker] = {}
     built: dict[str, float] = {}
     result: dict[str, dict[str, Any]] = {}
+    failures: dict[str, str] = {}
     try:
         for contender in args.contenders:
             try:
                 job = job_for(contender, setting, outputs, args)
                 workers[contender] = started(contender, job, common.SCRATCH / "jobs" / workload, args)
             except WorkerError as error:
-                result[contender] = {"error": str(error)}
+                failures[contender] = str(error)
         for contender, worker in workers.items():
             try:
                 worker.answer()
                 built[contender] = worker.peak_rss_mb()
             except WorkerError as error:
-                result[contender] = {"error": str(error)}
-        for contender, failed in result.items():
-            print(f"{contender}: {failed['error']}", file=sys.stderr)
-        alive = {name: worker for name, worker in workers.items() if name not in result}
-        records, failures = common.interleaved(
-            {name: worker.update for name, worker in alive.items()},
+                failures[contender] = str(error)
+        for contender, reason in failures.items():
+            print(f"{contender}: {reason}", file=sys.stderr)
+        records, failed_later = common.interleaved(
+            {name: worker.update for name, worker in workers.items() if name not in failures},
             rounds=args.rounds, warmup=args.warmup, max_seconds=args.max_seconds,
         )  # fmt: skip
-        result |= {name: {"error": message} for name, message in failures.items()}
+        failures |= failed_later
         for name, rows in records.items():
             memory = {"peak_rss_mb": workers[name].peak_rss_mb(), "built_rss_mb": built[name]}
             done = described(job_for(name, setting, outputs, args))
@@ -108,7 +110,7 @@ def measure(workload: str, args: argparse.Namespace) -> dict[str, dict[str, Any]
     finally:
         for worker in workers.values():
             worker.stop()
-    return {name: result[name] for name in args.contenders}
+    return {name: result[name] for name in args.contenders if name in result}, failures
 
 
 def summary(rows: Sequence[dict[str, Any]], memory: dict[str, float]) -> dict[str, Any]:
@@ -159,22 +161,28 @@ def shares(workloads: Sequence[str], minutes: float) -> dict[str, float]:
 
 
 def main() -> None:
-    """Measure, write, print."""
+    """Measure, write, print. Exit code 1, and why, if a contender failed; its earlier figures are left as they are."""
     args = parse()
     environment = common.environment(args.device, args.threads)
     trl = {name: envs.trl_python(name) for name in args.contenders if name.startswith("trl")}
     environment["trl_environments"] = {name: envs.versions(python) for name, python in trl.items()}
     budget = shares(args.workloads, args.max_minutes)
     path = common.results_path("rl_throughput", args.device)
+    failed: list[str] = []
     for workload in args.workloads:
         args.max_seconds = budget[workload]
-        measured = common.rounded(measure(workload, args))
+        measured, failures = measure(workload, args)
+        failed += [f"{workload}: {contender}: {reason}" for contender, reason in failures.items()]
+        if not measured:
+            continue
         outputs = "forced" if workload.endswith("-forced") else "natural"
         key = result_key(workload.removesuffix("-forced"), outputs, size=args.size, lora=args.lora)
-        result = {"environment": environment, "settings": {key: measured}}
+        result = {"environment": environment, "settings": {key: common.rounded(measured)}}
         if not args.no_save:
             common.save(path, result)
         print_throughput(result)
+    if failed:
+        sys.exit("\n".join(failed))
 
 
 if __name__ == "__main__":

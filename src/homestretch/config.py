@@ -178,7 +178,7 @@ class SFTConfig(Section):
     batch_size: PositiveInt = 32
     """Examples per step."""
     tokens_per_microbatch: PositiveInt = 8192
-    """Padded tokens per forward; does not change the result."""
+    """Padded tokens per forward; does not change the result. Halved by itself where memory runs out."""
     eval_every: PositiveInt | None = None
     """Steps between validations (null: once an epoch)."""
     patience: PositiveInt = 3
@@ -258,7 +258,7 @@ class RewardConfig(Section):
     max_steps: PositiveInt | None = None
     """Most optimizer steps (null: epochs decide)."""
     tokens_per_microbatch: PositiveInt = 8192
-    """Padded tokens per forward; does not change the result."""
+    """Padded tokens per forward; does not change the result. Halved by itself where memory runs out."""
     audit: AuditConfig = AuditConfig()
     """The audit."""
 
@@ -282,7 +282,7 @@ class EvaluateConfig(Section):
     max_examples: PositiveInt | None = None
     """At most this many examples of the split or file, drawn with the run's seed."""
     batch_size: PositiveInt = 64
-    """Completions decoded at once (greedy)."""
+    """Completions decoded at once (greedy). Halved by itself where memory runs out."""
     selection_metrics: tuple[str, ...] | None = None
     """The held-out metrics whose mean chooses checkpoints. Null: fact_f1 where the task has exact facts,
     else rouge_l and entity_f1."""

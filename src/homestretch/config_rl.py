@@ -57,7 +57,7 @@ class SamplingConfig(Section):
     top_p: Annotated[float, Field(gt=0, le=1)] = 1.0
     """1: off."""
     batch_size: PositiveInt = 64
-    """Completions decoded at once."""
+    """Completions decoded at once. Halved by itself where memory runs out."""
 
 
 class SFTMixConfig(Section):

@@ -27,11 +27,13 @@ def generate_rows(run: Path, input_path: Path, *, arm: str, is_raw: bool) -> lis
     from homestretch.environment import quiet_libraries
     from homestretch.models import load_language_model
     from homestretch.rollouts.sampler import generate
+    from homestretch.training import MemoryBudget
 
     quiet_libraries()
     lm = load_language_model(folder, config)
-    limit, batch_size = config.data.max_completion_tokens, config.evaluate.batch_size
-    completions = [row[0] for row in generate(lm, examples, max_new_tokens=limit, batch_size=batch_size)]
+    budget = MemoryBudget(config.evaluate.batch_size, "evaluate.batch_size")
+    rows = generate(lm, examples, max_new_tokens=config.data.max_completion_tokens, batch_size=budget)
+    completions = [row[0] for row in rows]
     if not is_raw:
         from homestretch.failures import build_modes, post_process
         from homestretch.stages.evaluate import judging_modes

@@ -7,7 +7,7 @@ import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from homestretch.config import RunConfig
 from homestretch.types import Example, UserError
@@ -31,7 +31,7 @@ class InspectedModel:
     """Size of its weights in float32; None where that is not known without a download."""
 
     @property
-    def family(self) -> str | None:
+    def family(self) -> Literal["causal", "seq2seq"] | None:
         """ "causal" or "seq2seq"; None for a model that cannot generate."""
         return generating_family(self.config)
 
@@ -157,7 +157,7 @@ def first_line(error: Exception) -> str:
     return lines[0] if lines else type(error).__name__
 
 
-def generating_family(model_config: Any) -> str | None:
+def generating_family(model_config: Any) -> Literal["causal", "seq2seq"] | None:
     """ "causal", "seq2seq", or None for a model that cannot generate, such as a plain BERT.
 
     BERT-like encoders have a language-model class as well, meant for use as a decoder; without `is_decoder` they see
@@ -172,6 +172,17 @@ def generating_family(model_config: Any) -> str | None:
         return None
     is_encoder = model_type in auto.MODEL_FOR_MASKED_LM_MAPPING_NAMES and not getattr(model_config, "is_decoder", False)
     return None if is_encoder else "causal"
+
+
+def checked_family(place: str, model_config: Any) -> Literal["causal", "seq2seq"]:
+    """The family of a model that is to write text; UserError, which begins with `place`, if it cannot."""
+    family = generating_family(model_config)
+    if family is None:
+        raise UserError(
+            f"{place} is an encoder-only model ({model_config.model_type}), which cannot write text; "
+            "give a causal or an encoder-decoder model (an encoder can be the reward.backbone)"
+        )
+    return family
 
 
 def _num_bytes(folder: Path, model_config: Any) -> int | None:

@@ -19,6 +19,7 @@ from homestretch.adapters import TRAINED_ADAPTER, active_adapter, is_adapted
 from homestretch.config import LoRAConfig, NewModelConfig, RunConfig
 from homestretch.console import say
 from homestretch.encoding import Codec, Family
+from homestretch.inspection import checked_family
 from homestretch.ops.packing import pack, states_after
 from homestretch.rundir import atomic_dir
 from homestretch.types import Example, UserError
@@ -116,12 +117,15 @@ def build_base(new: NewModelConfig, config: RunConfig, train: Sequence[Example],
 
 
 def load_language_model(path: str | Path, config: RunConfig) -> LanguageModel:
-    """Load a causal LM or encoder-decoder in float32 with a PAD of its own and no hidden generation settings."""
+    """Load a causal LM or encoder-decoder in float32 with a PAD of its own and no hidden generation settings.
+
+    UserError for a model that cannot write text.
+    """
     from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForSeq2SeqLM, AutoTokenizer
 
     revision = config.model.revision if str(path) == config.model.path else None
     model_config = AutoConfig.from_pretrained(path, revision=revision)
-    family: Family = "seq2seq" if model_config.is_encoder_decoder else "causal"
+    family = checked_family(f"{'model.new' if config.model.new else 'model.path'}: {path}", model_config)
     auto = AutoModelForSeq2SeqLM if family == "seq2seq" else AutoModelForCausalLM
     tokenizer = AutoTokenizer.from_pretrained(path, revision=revision)
     model = auto.from_pretrained(
@@ -225,8 +229,10 @@ def reference_policy(lm: LanguageModel, frozen: LanguageModel | None) -> Iterato
 
 
 def frozen_copy(lm: LanguageModel) -> LanguageModel:
-    """A copy that only computes."""
-    return replace(lm, model=freeze(copy.deepcopy(lm.model), lm.dtype))
+    """A copy that only computes, its weights as `narrow_frozen` keeps them: narrowed one by one as they are copied."""
+    linear = [parameter for module in _linears(lm.model) for parameter in module.parameters()]
+    copies = {id(p): nn.Parameter(p.detach().to(lm.dtype, copy=True), requires_grad=False) for p in linear}
+    return replace(lm, model=copy.deepcopy(lm.model, copies).requires_grad_(False).eval())
 
 
 def freeze(model: Any, dtype: torch.dtype) -> Any:
@@ -241,14 +247,18 @@ def narrow_frozen(model: Any, dtype: torch.dtype) -> Any:
     are embeddings as well stay as they are, since embeddings are not autocast. Merging adapters into such a trunk would
     lose digits: read the weights again for that.
     """
+    for module in _linears(model):
+        if not any(parameter.requires_grad for parameter in module.parameters()):
+            module.to(dtype)
+    return model
+
+
+def _linears(model: Any) -> list[nn.Module]:
+    """The linear layers whose weights are not embeddings as well."""
     from transformers.pytorch_utils import Conv1D
 
     embeddings = {id(m.weight) for m in model.modules() if isinstance(m, nn.Embedding)}
-    for module in model.modules():
-        linear = isinstance(module, (nn.Linear, Conv1D)) and id(module.weight) not in embeddings
-        if linear and not any(parameter.requires_grad for parameter in module.parameters()):
-            module.to(dtype)
-    return model
+    return [m for m in model.modules() if isinstance(m, (nn.Linear, Conv1D)) and id(m.weight) not in embeddings]
 
 
 def save_language_model(lm: LanguageModel, path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any, TypeVar
@@ -111,39 +112,53 @@ def grouped_microbatches(
     return [[i for g in part for i in members[g]] for part in microbatches(sizes, budget)]
 
 
-class TokenBudget:
-    """The tokens of a micro-batch, halved whenever memory runs out. It changes no result, only the memory taken."""
+class MemoryBudget:
+    """How much is computed at once, halved whenever memory runs out.
 
-    def __init__(self, tokens: int, key: str) -> None:
-        """`key` is the recipe's name for it."""
-        self.tokens = tokens
+    It changes no result, only the memory taken; but where dropout is on, a micro-batch of another size drops others.
+    """
+
+    def __init__(self, size: int, key: str) -> None:
+        """`size` counts a micro-batch's tokens, or completions that are decoded; `key` is the recipe's name for it."""
+        self.size = size
         self.key = key
 
-    def spend(self, work: Callable[[int], T], *, longest: int) -> T:
-        """What `work(tokens)` returns, called again with half the tokens while memory runs out; said once in the log.
+    def spend(self, work: Callable[[int], T], *, least: int, smallest: str) -> T:
+        """What `work(size)` returns, called again with half the size while memory runs out; said once in the log.
 
-        `work` starts from nothing each time (gradients zeroed). TrainingError if a sequence of `longest` tokens, the
-        longest there is, does not fit by itself.
+        `work` starts from nothing each time (gradients zeroed). TrainingError if memory runs out with a size of `least`
+        or below, with which it does one thing at a time: the one that the message calls `smallest`.
         """
-        before = self.tokens
+        before = self.size
         while True:
             try:
-                result = work(self.tokens)
+                result = work(self.size)
                 break
             except RuntimeError as error:
                 if not is_out_of_memory(error):
                     raise
-                if self.tokens <= longest:
+                if self.size <= least:
                     raise TrainingError(
-                        f"out of memory with a single sequence of {longest} tokens; lower data.max_prompt_tokens or "
+                        f"{self.key}: out of memory with {smallest}; lower data.max_prompt_tokens or "
                         "data.max_completion_tokens, train adapters (model.lora), or take a smaller model"
                     ) from error
-            self.tokens = max(longest, self.tokens // 2)
-            if torch.cuda.is_available():
-                torch.cuda.empty_cache()  # the freed blocks have the sizes of larger micro-batches
-        if self.tokens < before:
-            say(f"memory ran out with {self.key}={before}; {self.tokens} fit and are used from now on (same result)")
+            self.size = max(least, self.size // 2)
+            free_memory()
+        if self.size < before:
+            say(f"memory ran out with {self.key}={before}; {self.size} fit and are used from now on (same result)")
         return result
+
+    def spend_on(self, pairs: Sequence[EncodedPair], work: Callable[[int], T]) -> T:
+        """The same for work on (prompt, completion) pairs that takes at least one of them at a time."""
+        longest = max((len(prompt) + len(completion) for prompt, completion in pairs), default=0)
+        return self.spend(work, least=longest, smallest=f"a single sequence of {longest} tokens")
+
+
+def free_memory() -> None:
+    """Give back what nothing refers to any more: caches in reference cycles, and blocks that CUDA keeps for reuse."""
+    gc.collect()
+    if torch.cuda.is_available():
+        torch.cuda.empty_cache()  # the freed blocks have the sizes of larger micro-batches
 
 
 def is_out_of_memory(error: RuntimeError) -> bool:

@@ -11,7 +11,7 @@ import numpy as np
 
 from homestretch.config import RunConfig
 from homestretch.data import SPLITS, Splits, evaluation_examples, load_splits
-from homestretch.inspection import InspectedModel, check_model_folder, first_line, inspect_model
+from homestretch.inspection import InspectedModel, check_model_folder, checked_family, first_line, inspect_model
 from homestretch.recipe import differences, load_recipe
 from homestretch.rundir import RunDir
 from homestretch.types import Completion, Example, UserError
@@ -118,11 +118,7 @@ def _check_device(config: RunConfig) -> None:
 
 
 def _check_family(model: InspectedModel, config: RunConfig) -> None:
-    if model.family is None:
-        raise UserError(
-            f"{_key(model)}: {model.name} is an encoder-only model ({model.config.model_type}), which cannot write "
-            "text; give a causal or an encoder-decoder model (an encoder can be the reward.backbone)"
-        )
+    checked_family(f"{_key(model)}: {model.name}", model.config)
 
 
 def _check_terminator(model: InspectedModel, config: RunConfig) -> None:

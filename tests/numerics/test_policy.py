@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+
 import numpy as np
 import pytest
 import torch
@@ -13,6 +15,7 @@ from homestretch.config import LoRAConfig
 from homestretch.forward import response_batch, response_logprobs, response_states
 from homestretch.models import (
     add_lora,
+    freeze,
     frozen_copy,
     load_language_model,
     reference_policy,
@@ -104,6 +107,28 @@ def test_a_frozen_copy_in_bfloat16_computes_the_same_in_less_memory(kind, tiny_f
     sizes = [sum(p.numel() * p.element_size() for p in m.model.parameters()) for m in (lm, frozen)]
     assert sizes[1] < 0.8 * sizes[0]
     assert lm.model.get_input_embeddings().weight.dtype == torch.float32
+
+
+@pytest.mark.parametrize("kind", NEW_MODELS)
+def test_a_frozen_copy_is_never_whole_in_float32(kind, tiny_folders, monkeypatch):
+    lm = load_language_model(tiny_folders[kind], tiny_config(kind, dtype="bfloat16"))
+    expected = freeze(copy.deepcopy(lm.model), lm.dtype)
+    copied, plain = [], torch.nn.Parameter.__deepcopy__
+
+    def counted(self, memo):
+        copied.append(self.numel())
+        return plain(self, memo)
+
+    monkeypatch.setattr(torch.nn.Parameter, "__deepcopy__", counted)
+    frozen = frozen_copy(lm).model
+    assert sum(copied) == sum(p.numel() for p in expected.parameters() if p.dtype == torch.float32)
+    assert not any(module.training for module in frozen.modules())
+    pairs = zip(frozen.named_parameters(), expected.named_parameters(), lm.model.parameters(), strict=True)
+    for (name, ours), (other_name, theirs), original in pairs:
+        assert (name, ours.dtype, ours.requires_grad) == (other_name, theirs.dtype, False)
+        assert torch.equal(ours, theirs)
+        assert ours.data_ptr() != original.data_ptr()
+        assert (original.dtype, original.requires_grad) == (torch.float32, True)
 
 
 def test_with_lora_the_reference_is_the_trunk_with_adapters_off(tiny_folders):

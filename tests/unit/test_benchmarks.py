@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import sys
+from pathlib import Path
+
 import numpy as np
 import pytest
 
-from benchmarks import common, floor
-from benchmarks.protocol import WorkerError
+from benchmarks import common, floor, rl_throughput
+from benchmarks.protocol import Job, Worker, WorkerError
 from benchmarks.report import markdown, throughput_rows
 from benchmarks.rl_throughput import WORKLOADS, shares, summary
 from benchmarks.scaling import linear_fit
 from benchmarks.settings import SETTINGS, SIZES, hazard, result_key
+from homestretch.rundir import read_json, write_json
 
 SHAPE = floor.Shape(
     prompts=3, completions_per_prompt=2, prompt_tokens=5, new_tokens=4, num_passes=2, tokens_per_microbatch=30, slots=6,
@@ -52,6 +56,67 @@ def test_rounds_are_interleaved_and_a_failure_ends_only_its_contender():
     assert "".join(order) == "abcabcac"
     assert records == {"a": [{"call": 2}, {"call": 3}], "c": [{"call": 2}, {"call": 3}]}
     assert failures == {"b": "broken"}
+
+
+class FakeWorker:
+    """A contender whose first update fails, or whose start does, by its name."""
+
+    def __init__(self, name):
+        if name == "trl_1_12_ppo":
+            raise WorkerError("no such algorithm")
+        self.name = name
+
+    def answer(self):
+        return {}
+
+    def update(self):
+        if self.name == "ours_grpo":
+            raise WorkerError("out of memory")
+        return {"seconds": 2.0, "cpu_seconds": 2.0, "completions": 64, "optimizer_steps": 2,
+                "mean_completion_tokens": 16.0}  # fmt: skip
+
+    def peak_rss_mb(self):
+        return 500.0
+
+    def stop(self):
+        pass
+
+
+@pytest.mark.parametrize("contenders", [["ours_ppo", "ours_grpo", "trl_1_12_ppo"], ["ours_grpo"]])
+def test_a_contender_that_fails_keeps_its_earlier_figures_and_is_told(contenders, tmp_path, monkeypatch):
+    job = Job("ppo", "", "", "", 8, 8, 64, 32, 2, False, 8, 2048, "cpu", None, False, 1)
+    earlier = {"ours_ppo": {"seconds_per_update": 9.0}, "ours_grpo": {"seconds_per_update": 7.0}}
+    path = tmp_path / "results" / "rl_throughput.json"
+    write_json(path, result({"last-mile": earlier}))
+    monkeypatch.setattr(common, "FOLDER", tmp_path)
+    monkeypatch.setattr(common, "RESULTS", path.parent)
+    monkeypatch.setattr(common, "environment", lambda device, threads: {"date": "2026-02-02"})
+    monkeypatch.setattr(rl_throughput.envs, "trl_python", lambda name: name)
+    monkeypatch.setattr(rl_throughput.envs, "versions", lambda python: {})
+    monkeypatch.setattr(rl_throughput, "job_for", lambda *args: job)
+    monkeypatch.setattr(rl_throughput, "started", lambda name, *args: FakeWorker(name))
+    monkeypatch.setattr("sys.argv", ["rl_throughput", "--setting", "last-mile", "--contenders", *contenders])
+    with pytest.raises(SystemExit) as ended:
+        rl_throughput.main()
+    reasons = {"ours_grpo": "out of memory", "trl_1_12_ppo": "no such algorithm"}
+    told = {f"last-mile: {name}: {reason}" for name, reason in reasons.items() if name in contenders}
+    assert set(str(ended.value).splitlines()) == told
+    saved = read_json(path)
+    assert saved["settings"]["last-mile"]["ours_grpo"] == earlier["ours_grpo"]
+    is_measured = "ours_ppo" in contenders
+    assert saved["settings"]["last-mile"]["ours_ppo"]["seconds_per_update"] == (2.0 if is_measured else 9.0)
+    assert ("runs" in saved) == is_measured
+    assert "trl_1_12_ppo" not in saved["settings"]["last-mile"]
+
+
+def test_a_worker_that_ends_is_told_in_one_line(tmp_path):
+    job = Job("ppo", "", "", "", 8, 8, 64, 32, 2, False, 8, 2048, "cpu", None, False, 1)
+    worker = Worker("ours", Path(sys.executable), "no_such_module", job, tmp_path, {})
+    with pytest.raises(WorkerError) as caught:
+        worker.answer()
+    worker.stop()
+    assert "No module named" in str(caught.value)
+    assert len(str(caught.value).splitlines()) == 1
 
 
 def test_two_rounds_are_kept_however_little_time_there_is():
@@ -122,12 +187,11 @@ def test_the_table_compares_with_the_fastest_of_the_others():
         return summary(rows, {"peak_rss_mb": peak, "built_rss_mb": 1.0})
 
     columns, rows = throughput_rows(
-        {"ours_ppo": entry(2.0, 500.0), "trl_a": entry(8.0, 900.0), "trl_b": entry(4.0, 1000.0), "trl_c": {"error": ""}}
+        {"ours_ppo": entry(2.0, 500.0), "trl_a": entry(8.0, 900.0), "trl_b": entry(4.0, 1000.0)}
     )
     table = {row[0]: dict(zip(columns, row, strict=True)) for row in rows}
     assert (table["ours_ppo"]["speed x"], table["ours_ppo"]["memory x"]) == ("2.00", "0.50")
     assert table["ours_ppo"]["completions/s"] == "32.0"
-    assert table["trl_c"]["s/update"] == "failed"
     assert markdown(["a", "b"], [["1", "2"]]).splitlines()[1:] == ["| --- | ---: |", "| 1 | 2 |"]
 
 

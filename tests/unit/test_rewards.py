@@ -9,12 +9,13 @@ from transformers import AutoModelForSequenceClassification, AutoTokenizer, Bert
 
 from conftest import TEXTS, tiny_config, tiny_examples
 from homestretch.config import LengthConfig
+from homestretch.models import load_language_model
 from homestretch.rewards.calibration import calibrate, fitted_temperature, within_group_slope
 from homestretch.rewards.composition import RewardComposition
 from homestretch.rewards.length import LengthModel, fit_length_model, length_penalty
 from homestretch.rewards.reward_model import RewardGroup, build_reward_model, load_reward_model, save_reward_model
 from homestretch.stages.reward import reward_loss
-from homestretch.types import Completion, Example
+from homestretch.types import Completion, Example, UserError
 
 
 def bert_folder(path):
@@ -55,6 +56,16 @@ def test_saved_and_loaded_it_gives_the_same_rewards(kind, tiny_folders, tmp_path
     after = load_reward_model(tmp_path / "reward", config)(examples, completions)
     assert np.allclose(before, after, atol=1e-5)
     assert np.ptp(after) > 0
+
+
+def test_an_encoder_is_a_reward_but_no_policy(tmp_path):
+    folder = bert_folder(tmp_path / "bert")
+    with pytest.raises(UserError) as caught:
+        load_language_model(folder, tiny_config(model={"path": str(folder)}))
+    assert f"model.path: {folder} is an encoder-only model (bert), which cannot write text" in str(caught.value)
+    assert len(str(caught.value).splitlines()) == 1
+    config = tiny_config(reward={"backbone": str(folder)})
+    assert build_reward_model(config, tmp_path).lm.family == "encoder"
 
 
 @pytest.mark.parametrize("kind", ["llama", "gpt2"])

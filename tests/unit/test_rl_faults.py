@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from weakref import WeakSet
 
 import numpy as np
 import pytest
@@ -11,12 +12,19 @@ import torch
 from conftest import tiny_config, tiny_examples
 from homestretch import training
 from homestretch.algorithms.actor_critic import ActorCritic
-from homestretch.config import LengthConfig
+from homestretch.config import LengthConfig, SamplingConfig
+from homestretch.encoding import encoded_pairs
 from homestretch.models import load_language_model
 from homestretch.rewards.composition import RewardComposition
+from homestretch.rewards.reward_model import RewardModel, build_reward_model
 from homestretch.rollouts.collect import collect
-from homestretch.training import TrainingError, grouped_microbatches
-from homestretch.types import ScoredCompletions
+from homestretch.rollouts.rows import Seq2SeqRows
+from homestretch.rollouts.sampler import generate
+from homestretch.rollouts.slots import SlotRows, supports_slots
+from homestretch.rundir import RunDir
+from homestretch.stages import reward, sft
+from homestretch.training import MemoryBudget, TrainingError, grouped_microbatches
+from homestretch.types import Completion, Judged, ScoredCompletions
 from rl_helpers import ALGORITHMS, build_learner, grouped_rollouts, rl_section, weights, with_prompt
 
 SCORES = [[1.0, -1.0, 0.5], [0.0, 2.0, -0.5]]
@@ -153,7 +161,7 @@ def test_micro_batches_are_halved_where_memory_runs_out(error, only_with_gradien
             limit_memory(monkeypatch, 45, error, only_with_gradient)
         rng = np.random.default_rng(0)
         stats = [learner.update(grouped_rollouts(lm, [*SCORES, [0.1, 0.2]]), rng) for _ in range(2)]
-        after.append((weights(learner), [s.policy_loss for s in stats], learner.budget.tokens))
+        after.append((weights(learner), [s.policy_loss for s in stats], learner.budget.size))
     assert after[0][2] == 500
     assert after[1][2] == 40  # the longest sequence
     assert after[1][1] == pytest.approx(after[0][1], abs=1e-5)
@@ -173,7 +181,7 @@ def test_a_step_that_runs_out_half_way_starts_from_zeroed_gradients(llama, tiny_
         rollouts = grouped_rollouts(lm, SCORES)
         rollouts = [with_prompt(r, r.example, r.prompt_ids[:1]) if i < 3 else r for i, r in enumerate(rollouts)]
         norms.append(learner.update(rollouts, np.random.default_rng(0)).gradient_norm)
-    assert learner.budget.tokens == 45
+    assert learner.budget.size == 45
     assert norms[1] == pytest.approx(norms[0], rel=1e-4)
 
 
@@ -190,3 +198,128 @@ def test_other_errors_are_not_taken_for_it(llama, monkeypatch):
     limit_memory(monkeypatch, 30, RuntimeError("shape mismatch"))
     with pytest.raises(RuntimeError, match="shape mismatch"):
         learner.update(grouped_rollouts(llama, SCORES), np.random.default_rng(0))
+
+
+def fail_once_larger(monkeypatch, owner, name, size_of, most, error=CUDA_ERROR):
+    """Let a function fail as if memory ran out where `size_of` its arguments is more than `most`; the sizes it saw."""
+    plain, seen = getattr(owner, name), []
+
+    def limited(*arguments, **options):
+        seen.append(size_of(*arguments, **options))
+        if seen[-1] > most:
+            raise type(error)(*error.args)  # a new one: an error holds on to the frames it went through
+        return plain(*arguments, **options)
+
+    monkeypatch.setattr(owner, name, limited)
+    return seen
+
+
+def num_ids(pairs):
+    return sum(map(len, {p for p, _ in pairs})) + sum(len(c) for _, c in pairs)
+
+
+@pytest.mark.parametrize("sampling", [None, SamplingConfig()], ids=["greedy", "sampled"])
+def test_sampling_halves_its_slots_and_draws_the_same(sampling, lm, monkeypatch):
+    def drawn(size, count=3):
+        return generate(lm, tiny_examples(9), max_new_tokens=8, batch_size=size, sampling=sampling, num_samples=count)
+
+    expected, said = drawn(27), []
+    monkeypatch.setattr(training, "say", said.append)
+    rows = Seq2SeqRows if lm.family == "seq2seq" else SlotRows
+    seen = fail_once_larger(monkeypatch, rows, "step", lambda self, chosen: len(chosen), 10, CPU_ERROR)
+    budget = MemoryBudget(27, "rl.sampling.batch_size")
+    lm.model.train()
+    for _ in range(2):
+        found = drawn(budget)
+        assert [[c.ids for c in row] for row in found] == [[c.ids for c in row] for row in expected]
+        for ours, theirs in zip(found, expected, strict=True):
+            for one, other in zip(ours, theirs, strict=True):
+                assert one.logprobs == pytest.approx(other.logprobs, abs=1e-4)
+    assert lm.model.training
+    assert budget.size == 6
+    assert sum(size > 10 for size in seen) == 2, "27 and 13 are tried once, and never again"
+    assert said == ["memory ran out with rl.sampling.batch_size=27; 6 fit and are used from now on (same result)"]
+    with pytest.raises(
+        TrainingError, match=r"rl\.sampling\.batch_size: out of memory with one prompt's 11 completions; lo"
+    ):
+        drawn(budget, count=11)
+
+
+def test_caches_of_a_failed_attempt_are_gone_before_the_next(llama, monkeypatch):
+    caches, plain = WeakSet(), SlotRows.__init__
+
+    def watched(self, *arguments, **options):
+        assert not caches, "two sets of caches at once"
+        plain(self, *arguments, **options)
+        caches.add(self)
+
+    supports_slots(llama)
+    monkeypatch.setattr(SlotRows, "__init__", watched)
+    fail_once_larger(monkeypatch, SlotRows, "step", lambda self, chosen: len(chosen), 2)
+    generate(llama, tiny_examples(8), max_new_tokens=4, batch_size=8)
+
+
+def test_scoring_halves_its_micro_batches(tiny_folders, monkeypatch):
+    config, said = tiny_config(reward={"tokens_per_microbatch": 400}), []
+    model = build_reward_model(config, tiny_folders["llama"])
+    examples = [e for e in tiny_examples(6) for _ in range(2)]
+    completions = [Completion(e.reference, terminated=i % 2 == 0) for i, e in enumerate(examples)]
+    expected = model.raw(examples, completions)
+    monkeypatch.setattr(training, "say", said.append)
+    fail_once_larger(monkeypatch, RewardModel, "logits", lambda self, pairs: num_ids(pairs), 80)
+    assert model.raw(examples, completions) == pytest.approx(expected, abs=1e-5)
+    assert model.raw(examples, completions) == pytest.approx(expected, abs=1e-5)
+    assert (len(said), model.budget.size) == (1, 100)
+    assert "reward.tokens_per_microbatch=400; 100 fit" in said[0]
+    fail_once_larger(monkeypatch, RewardModel, "logits", lambda self, pairs: num_ids(pairs), 20)
+    with pytest.raises(TrainingError, match=r"reward\.tokens_per_microbatch: out of memory with a single sequence of"):
+        model.raw(examples, completions)
+
+
+def stage_config(tmp_path, **sections):
+    return tiny_config(output_dir=str(tmp_path), seed=3, **sections), RunDir(tmp_path)
+
+
+def test_sft_and_its_validation_halve_their_micro_batches(tiny_folders, tmp_path, monkeypatch):
+    settings = {"batch_size": 4, "num_epochs": 2, "optimizer": {"lr": 1e-2}, "tokens_per_microbatch": 200}
+    losses, said = [], []
+    monkeypatch.setattr(training, "say", said.append)
+    for is_limited in (False, True):
+        config, rundir = stage_config(tmp_path / str(is_limited), sft=settings)
+        rundir.path.mkdir()
+        lm = load_language_model(tiny_folders["llama"], config)
+        pairs = encoded_pairs(lm.codec, tiny_examples(8))[0]
+        if is_limited:
+            seen = fail_once_larger(monkeypatch, sft, "summed_nll", lambda lm, pairs: num_ids(pairs), 60)
+            assert max(num_ids([pair]) for pair in pairs) <= 60
+        losses.append(sft._train(config, rundir, lm, pairs, pairs, rundir.path / "best.safetensors"))
+    assert losses[1][0] == pytest.approx(losses[0][0], abs=1e-5)
+    assert sum(size > 60 for size in seen) > 0
+    assert len(said) == 1
+    assert said[0].startswith("memory ran out with sft.tokens_per_microbatch=200;")
+
+
+def test_reward_training_and_its_validation_halve_their_micro_batches(tiny_folders, tmp_path, monkeypatch):
+    settings = {"prompts_per_batch": 4, "num_epochs": 2, "optimizer": {"lr": 1e-2}, "tokens_per_microbatch": 1000}
+    found, said = [], []
+    monkeypatch.setattr(training, "say", said.append)
+    judged = [
+        Judged(e.id, Completion(text), mode=mode, label=label, span=(0, 0), note="", seed=0)
+        for e in tiny_examples(8)
+        for text, mode, label in ((e.reference, "reference", 1.0), (e.reference[:9], "truncation", 0.0))
+    ]
+    for is_limited in (False, True):
+        config, rundir = stage_config(tmp_path / str(is_limited), reward=settings)
+        rundir.path.mkdir()
+        model = build_reward_model(config, tiny_folders["llama"])
+        groups = reward.reward_groups(model, tiny_examples(8), judged)
+        if is_limited:
+            fail_once_larger(monkeypatch, RewardModel, "logits", lambda self, pairs: num_ids(pairs), 80)
+        reward._train(config, rundir, model, groups, groups, rundir.path / "best.safetensors")
+        found.append(reward._validate(config, model, groups))
+    assert found[1] == pytest.approx(found[0], abs=1e-4)
+    assert len(said) == 1
+    assert said[0].startswith("memory ran out with reward.tokens_per_microbatch=1000;")
+    fail_once_larger(monkeypatch, RewardModel, "logits", lambda self, pairs: num_ids(pairs), 20)
+    with pytest.raises(TrainingError, match="out of memory with a single prompt's judged completions"):
+        reward._validate(config, model, groups)

@@ -20,7 +20,7 @@ from homestretch.models import LanguageModel, reference_policy
 from homestretch.ops.advantages import num_equal_groups
 from homestretch.ops.kl import adapted_beta, k1, k3
 from homestretch.training import (
-    TokenBudget,
+    MemoryBudget,
     TrainingError,
     apply_step,
     build_optimizer,
@@ -85,7 +85,7 @@ class Learner:
         self.actor_critic = ActorCritic(lm, config.sampling.temperature, has_critic=self.algorithm.needs_critic)
         self.beta = config.kl.beta
         self.num_updates = 0
-        self.budget = TokenBudget(config.tokens_per_microbatch, "rl.tokens_per_microbatch")
+        self.budget = MemoryBudget(config.tokens_per_microbatch, "rl.tokens_per_microbatch")
         groups = [(lm.model.parameters(), config.optimizer.lr)]
         if self.actor_critic.value_head is not None and self.algorithm.value_lr is not None:
             groups.append((self.actor_critic.value_head.parameters(), self.algorithm.value_lr))
@@ -95,7 +95,7 @@ class Learner:
 
     def update(self, rollouts: Sequence[Rollout], rng: np.random.Generator) -> UpdateStats:
         """Improve the policy on the rollouts of one update. TrainingError, with nothing applied, on a bad number."""
-        old, entropy_NT = self.budget.spend(lambda tokens: self._observed(rollouts, tokens), longest=_longest(rollouts))
+        old, entropy_NT = self.budget.spend_on(_pairs(rollouts), lambda tokens: self._observed(rollouts, tokens))
         _check_observed(old)
         targets = self.algorithm.advantages(old, beta=self.beta)
         check_finite(targets.advantages, "rl/advantages")
@@ -165,8 +165,8 @@ class Learner:
                     totals[name] = totals.get(name, 0.0) + value
             return totals | self._sft_backward(mixed_in, tokens)
 
-        longest = max([_longest([update.rollouts[i] for i in chosen]), *(len(p) + len(c) for p, c in mixed_in)])
-        return self.budget.spend(accumulate, longest=longest)
+        pairs = [*_pairs([update.rollouts[i] for i in chosen]), *mixed_in]
+        return self.budget.spend_on(pairs, accumulate)
 
     def _backward(self, update: _Update, part: list[int], size: MinibatchSize) -> dict[str, float]:
         """Add a micro-batch's gradients; its share of the minibatch's means."""
@@ -243,8 +243,8 @@ def _ids(rollouts: Sequence[Rollout], part: Sequence[int]) -> tuple[list[Ids], l
     return [rollouts[i].prompt_ids for i in part], [rollouts[i].completion_ids for i in part]
 
 
-def _longest(rollouts: Sequence[Rollout]) -> int:
-    return max(len(r.prompt_ids) + len(r.completion_ids) for r in rollouts)
+def _pairs(rollouts: Sequence[Rollout]) -> list[EncodedPair]:
+    return [(r.prompt_ids, r.completion_ids) for r in rollouts]
 
 
 def _rows(of: Record, rows: Tensor, width: int) -> Record:

@@ -41,11 +41,3 @@ def in_chunks(of: Callable[..., tuple[Tensor, ...]], *inputs: Tensor, chunk: int
     run = partial(checkpoint, of, use_reentrant=False) if torch.is_grad_enabled() else of
     parts = [run(*part) for part in zip(*(t.split(chunk) for t in inputs), strict=True)]
     return tuple(torch.cat(results) for results in zip(*parts, strict=True))
-
-
-def masked_mean(values: Tensor, mask: Tensor) -> Tensor:
-    """Mean over the positions where `mask` is True (denominator: their number); ValueError if there is none."""
-    count = mask.sum()
-    if count == 0:
-        raise ValueError("masked_mean over an empty mask")
-    return (values * mask).sum() / count

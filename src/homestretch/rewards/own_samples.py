@@ -34,7 +34,9 @@ def sample_at_temperatures(
 ) -> list[OwnSample]:
     """`samples_per_prompt` samples of every example; the temperatures take turns, so that each has an equal share."""
     from homestretch.rollouts.sampler import generate
+    from homestretch.training import MemoryBudget
 
+    budget = MemoryBudget(config.evaluate.batch_size, "evaluate.batch_size")
     settings = config.negatives.on_policy
     k, temperatures = settings.samples_per_prompt, settings.temperatures
     samples: list[OwnSample] = []
@@ -47,7 +49,7 @@ def sample_at_temperatures(
                 lm,
                 chosen,
                 max_new_tokens=config.data.max_completion_tokens,
-                batch_size=config.evaluate.batch_size,
+                batch_size=budget,
                 sampling=SamplingConfig(temperature=temperature, batch_size=config.evaluate.batch_size),
                 num_samples=share,
                 seed=seed,

@@ -39,7 +39,7 @@ from homestretch.ops.packing import pack, states_after
 from homestretch.rewards.calibration import Calibration
 from homestretch.rewards.length import word_counts
 from homestretch.rundir import atomic_dir, read_json, write_json
-from homestretch.training import grouped_microbatches
+from homestretch.training import MemoryBudget, grouped_microbatches
 from homestretch.types import Completion, Example
 
 _HEAD_FILE = "reward_head.safetensors"
@@ -57,11 +57,11 @@ class RewardModel(nn.Module):
         lm: LanguageModel,
         head: nn.Linear | None,
         calibration: Calibration,
-        batch_tokens: int,
+        budget: MemoryBudget,
         *,
         adapter: str | None = None,
     ) -> None:
-        """`head` is None for a sequence classifier, whose model has its own.
+        """`head` is None for a sequence classifier, whose model has its own; `budget` counts a micro-batch's tokens.
 
         With `adapter` the trunk is shared: it computes with that adapter while this model scores, and only then.
         """
@@ -70,7 +70,7 @@ class RewardModel(nn.Module):
         self.model = lm.model
         self.head = head
         self.calibration = calibration
-        self.batch_tokens = batch_tokens
+        self.budget = budget
         self.adapter = adapter
 
     def encode(self, example: Example, completion: Completion) -> tuple[tuple[int, ...], tuple[int, ...]]:
@@ -132,14 +132,18 @@ class RewardModel(nn.Module):
 
     @torch.no_grad()
     def raw(self, examples: Sequence[Example], completions: Sequence[Completion]) -> NDArray[np.float64]:
-        """Logits without gradient, dropout off, shape (n,)."""
+        """Logits without gradient, dropout off, shape (n,). TrainingError if a single completion is too much memory."""
         was_training = self.training
         self.eval()
         encoded = [self.encode(e, c) for e, c in zip(examples, completions, strict=True)]
         result = np.empty(len(encoded))
         prompts, lengths = [p for p, _ in encoded], [len(c) for _, c in encoded]
-        for part in grouped_microbatches(prompts, lengths, self.batch_tokens):
-            result[part] = self.logits([encoded[i] for i in part]).double().cpu().numpy()
+
+        def score(tokens: int) -> None:
+            for part in grouped_microbatches(prompts, lengths, tokens):
+                result[part] = self.logits([encoded[i] for i in part]).double().cpu().numpy()
+
+        self.budget.spend_on(encoded, score)
         self.train(was_training)
         return result
 
@@ -182,8 +186,12 @@ def attach_reward_model(lm: LanguageModel, path: Path, config: RunConfig) -> Rew
     weight = rest["score.weight"] if lm.family == "causal" else _read_head(path / _HEAD_FILE)["weight"]
     head = nn.Linear(weight.shape[1], 1, bias=False).requires_grad_(False)
     head.weight.copy_(weight)
-    shared, budget = replace(lm, model=model), config.reward.tokens_per_microbatch
-    return RewardModel(shared, head.to(lm.device), _read_calibration(path), budget, adapter=_ADAPTER).eval()
+    shared, calibration = replace(lm, model=model), _read_calibration(path)
+    return RewardModel(shared, head.to(lm.device), calibration, _budget(config), adapter=_ADAPTER).eval()
+
+
+def _budget(config: RunConfig) -> MemoryBudget:
+    return MemoryBudget(config.reward.tokens_per_microbatch, "reward.tokens_per_microbatch")
 
 
 def _read_calibration(path: Path) -> Calibration:
@@ -200,7 +208,6 @@ def _read_head(path: Path) -> dict[str, Tensor]:
 def _load(path: str | Path, config: RunConfig, *, head_path: Path | None) -> RewardModel:
     from transformers import AutoConfig, AutoModelForSequenceClassification, AutoTokenizer
 
-    budget = config.reward.tokens_per_microbatch
     model_config = AutoConfig.from_pretrained(path)
     if model_config.is_encoder_decoder:
         lm = load_language_model(path, config)
@@ -208,7 +215,7 @@ def _load(path: str | Path, config: RunConfig, *, head_path: Path | None) -> Rew
         nn.init.normal_(head.weight, std=0.02)
         if head_path is not None:
             head.load_state_dict(_read_head(head_path))
-        return RewardModel(lm, head.to(lm.device), Calibration(), budget)
+        return RewardModel(lm, head.to(lm.device), Calibration(), _budget(config))
     tokenizer = AutoTokenizer.from_pretrained(path)
     model = AutoModelForSequenceClassification.from_pretrained(
         path, num_labels=1, dtype=torch.float32, attn_implementation=config.model.attention
@@ -221,7 +228,7 @@ def _load(path: str | Path, config: RunConfig, *, head_path: Path | None) -> Rew
     model = model.to(device).eval()
     shares = family == "causal" and hasattr(model, "score") and can_share_prompts(model)
     lm = LanguageModel(model, codec, codec.family, device, resolve_dtype(config, width), shares)
-    return RewardModel(lm, None, Calibration(), budget)
+    return RewardModel(lm, None, Calibration(), _budget(config))
 
 
 def _is_encoder(model_config: Any) -> bool:
@@ -234,7 +241,7 @@ def _is_encoder(model_config: Any) -> bool:
 
 def _with_lora(model: RewardModel, lora: LoRAConfig, seed: int) -> RewardModel:
     if model.head is not None:
-        return RewardModel(add_lora(model.lm, lora, seed), model.head, model.calibration, model.batch_tokens)
+        return RewardModel(add_lora(model.lm, lora, seed), model.head, model.calibration, model.budget)
     from peft import LoraConfig, TaskType, get_peft_model
 
     settings = LoraConfig(
@@ -242,7 +249,7 @@ def _with_lora(model: RewardModel, lora: LoRAConfig, seed: int) -> RewardModel:
         target_modules=list(lora.target_modules) if lora.target_modules else "all-linear",
     )  # fmt: skip
     adapted = get_peft_model(model.model, settings)
-    return RewardModel(replace(model.lm, model=adapted), None, model.calibration, model.batch_tokens)
+    return RewardModel(replace(model.lm, model=adapted), None, model.calibration, model.budget)
 
 
 def save_reward_model(model: RewardModel, path: Path, *, on_sft: bool = False) -> None:

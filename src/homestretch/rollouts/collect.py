@@ -9,6 +9,7 @@ import numpy as np
 from homestretch.config import AlgorithmConfig
 from homestretch.models import LanguageModel
 from homestretch.rollouts.sampler import generate
+from homestretch.training import MemoryBudget
 from homestretch.types import Completion, Example, Rollout, SequenceReward
 
 
@@ -30,11 +31,15 @@ def collect(
     *,
     max_new_tokens: int,
     seed: int,
+    budget: MemoryBudget | None = None,
 ) -> list[Rollout]:
-    """`completions_per_prompt` rollouts of each prompt, those of a prompt next to each other."""
+    """`completions_per_prompt` rollouts of each prompt, those of a prompt next to each other.
+
+    `budget` is the number of completions decoded at once, if not the recipe's.
+    """
     rows = generate(
-        lm, prompts, max_new_tokens=max_new_tokens, batch_size=config.sampling.batch_size, sampling=config.sampling,
-        num_samples=config.completions_per_prompt, seed=seed, description="rl: rollouts",
+        lm, prompts, max_new_tokens=max_new_tokens, batch_size=budget or config.sampling.batch_size,
+        sampling=config.sampling, num_samples=config.completions_per_prompt, seed=seed, description="rl: rollouts",
     )  # fmt: skip
     repeated = [example for example, row in zip(prompts, rows, strict=True) for _ in row]
     completions: list[Completion] = [completion for row in rows for completion in row]

@@ -20,6 +20,7 @@ from homestretch.ops.logprobs import selected_logprobs
 from homestretch.ops.shapes import rounded_up
 from homestretch.rollouts.rows import CausalRows, Ids, Rows, Seq2SeqRows
 from homestretch.rollouts.slots import SlotRows, supports_slots
+from homestretch.training import MemoryBudget
 from homestretch.types import Completion, Example
 
 _SLACK = 8
@@ -32,7 +33,7 @@ def generate(
     examples: Sequence[Example],
     *,
     max_new_tokens: int,
-    batch_size: int,
+    batch_size: int | MemoryBudget,
     sampling: SamplingConfig | None = None,
     num_samples: int = 1,
     seed: int = 0,
@@ -41,19 +42,27 @@ def generate(
     """`num_samples` completions per example, in the order given; greedy if `sampling` is None.
 
     `max_new_tokens` counts the terminator. `batch_size` is the number of completions decoded at once (at least one
-    prompt's): it bounds the memory. The model's training mode is left as it was; dropout is off while sampling.
+    prompt's): it bounds the memory, and is halved, with a new start, where that runs out. A budget remembers what fits
+    from one call to the next. TrainingError if one prompt's completions do not fit. The model's training mode is left
+    as it was; dropout is off while sampling.
     """
+    budget = batch_size if isinstance(batch_size, MemoryBudget) else MemoryBudget(batch_size, "batch_size")
     prompts = [lm.codec.encode_prompt(example).ids for example in examples]
     order = sorted(range(len(prompts)), key=lambda i: len(prompts[i]))
     shape = (len(examples), num_samples, max_new_tokens)
     uniforms = np.random.default_rng(seed).random(shape, dtype=np.float32)[order].reshape(-1, max_new_tokens)
+
+    def decode(num_slots: int) -> list[tuple[list[int], list[float], bool]]:
+        with progress(description, len(order)) as advance, lm.autocast():
+            return _decode(
+                lm, [prompts[i] for i in order], torch.from_numpy(uniforms).to(lm.device), num_samples=num_samples,
+                num_slots=max(num_slots, num_samples), sampling=sampling, advance=advance,
+            )  # fmt: skip
+
     was_training = lm.model.training
     lm.model.eval()
-    with progress(description, len(order)) as advance, lm.autocast():
-        rows = _decode(
-            lm, [prompts[i] for i in order], torch.from_numpy(uniforms).to(lm.device), num_samples=num_samples,
-            num_slots=max(batch_size, num_samples), sampling=sampling, advance=advance,
-        )  # fmt: skip
+    smallest = f"one prompt's {num_samples} completions" if num_samples > 1 else "a single completion"
+    rows = budget.spend(decode, least=num_samples, smallest=smallest)
     lm.model.train(was_training)
     results: list[list[Completion]] = [[] for _ in examples]
     for k, (ids, logprobs, terminated) in enumerate(rows):

@@ -73,13 +73,14 @@ def decode(path: str | Path, config: RunConfig, examples: Sequence[Example], nam
     """Greedy completions of one model, which is loaded here and gone when this returns."""
     from homestretch.models import load_language_model
     from homestretch.rollouts.sampler import generate
+    from homestretch.training import MemoryBudget
 
     lm = load_language_model(path, config)
     completions = generate(
         lm,
         examples,
         max_new_tokens=config.data.max_completion_tokens,
-        batch_size=config.evaluate.batch_size,
+        batch_size=MemoryBudget(config.evaluate.batch_size, "evaluate.batch_size"),
         description=f"decoding {name}",
     )
     return [samples[0] for samples in completions]

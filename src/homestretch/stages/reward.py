@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +27,15 @@ from homestretch.rewards.length import word_counts
 from homestretch.rewards.reward_model import RewardGroup, RewardModel, build_reward_model, save_reward_model
 from homestretch.rollouts.sampler import generate
 from homestretch.rundir import RunDir, read_jsonl, write_json
-from homestretch.training import apply_step, build_optimizer, check_finite, epoch_batches, microbatches, set_up_torch
+from homestretch.training import (
+    MemoryBudget,
+    apply_step,
+    build_optimizer,
+    check_finite,
+    epoch_batches,
+    microbatches,
+    set_up_torch,
+)
 from homestretch.types import Completion, Example, Judged
 
 
@@ -64,7 +73,8 @@ def run(config: RunConfig, rundir: RunDir) -> dict[str, Any]:
 def _sft_samples(config: RunConfig, rundir: RunDir, examples: Sequence[Example]) -> list[list[Completion]]:
     lm = load_language_model(rundir.sft_dir, config)
     return generate(
-        lm, examples, max_new_tokens=config.data.max_completion_tokens, batch_size=config.rl.sampling.batch_size,
+        lm, examples, max_new_tokens=config.data.max_completion_tokens,
+        batch_size=MemoryBudget(config.rl.sampling.batch_size, "rl.sampling.batch_size"),
         sampling=SamplingConfig(), num_samples=config.reward.audit.samples_per_prompt, seed=config.seed,
         description="reward: SFT samples for the audit",
     )  # fmt: skip
@@ -104,7 +114,7 @@ def _train(
         while step < num_steps:
             model.train(reward.dropout)
             for indices in epoch_batches(len(train), reward.prompts_per_batch, rng):
-                loss, accuracy = _accumulate(config, model, [train[i] for i in indices])
+                loss, accuracy = _within_memory(config, model, [train[i] for i in indices])
                 apply_step(trainable, optimizer, schedule, grad_clip=reward.optimizer.grad_clip, stage="reward")
                 step += 1
                 advance(1)
@@ -119,12 +129,24 @@ def _train(
     return step
 
 
-def _accumulate(config: RunConfig, model: RewardModel, groups: Sequence[RewardGroup]) -> tuple[float, float]:
-    """Gradients of the batch's loss, whatever the micro-batches; returns (loss, pairwise accuracy)."""
+def _within_memory(config: RunConfig, model: RewardModel, groups: Sequence[RewardGroup]) -> tuple[float, float]:
+    """`_accumulate` with as many tokens at once as fit; a prompt's completions are compared, so they stay together."""
+    longest = max((g.num_tokens for g in groups), default=0)
+    return model.budget.spend(
+        partial(_accumulate, config, model, groups), least=longest,
+        smallest=f"a single prompt's judged completions ({longest} tokens)",
+    )  # fmt: skip
+
+
+def _accumulate(
+    config: RunConfig, model: RewardModel, groups: Sequence[RewardGroup], tokens: int
+) -> tuple[float, float]:
+    """Gradients of the batch's loss, from zero, whatever the micro-batches; returns (loss, pairwise accuracy)."""
+    model.zero_grad(set_to_none=True)
     num_items = sum(len(g.labels) for g in groups)
     num_pairs = sum(len(g.labels) for g in groups if min(g.labels) <= 0.5 < max(g.labels))
     total, correct = 0.0, 0.0
-    for part in microbatches([g.num_tokens for g in groups], config.reward.tokens_per_microbatch):
+    for part in microbatches([g.num_tokens for g in groups], tokens):
         chosen = [groups[i] for i in part]
         logits = model.logits([pair for g in chosen for pair in g.encoded])
         loss = reward_loss(logits, chosen, config, num_items=num_items, num_groups=len(groups))
@@ -167,7 +189,7 @@ def _correct(logits: Tensor, groups: Sequence[RewardGroup]) -> float:
 @torch.no_grad()
 def _validate(config: RunConfig, model: RewardModel, groups: Sequence[RewardGroup]) -> tuple[float, float]:
     model.eval()
-    return _accumulate(config, model, groups)
+    return _within_memory(config, model, groups)
 
 
 def _calibration(

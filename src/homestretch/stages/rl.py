@@ -32,7 +32,7 @@ from homestretch.rollouts.collect import collect, prompt_batches
 from homestretch.rollouts.sampler import generate
 from homestretch.rollouts.slots import supports_slots
 from homestretch.rundir import RunDir, append_jsonl
-from homestretch.training import TrainingError, set_up_torch
+from homestretch.training import MemoryBudget, TrainingError, set_up_torch
 from homestretch.types import Example, Rollout, Scorer
 
 _SAMPLES_SHOWN = 8
@@ -45,6 +45,8 @@ class _Validation:
     examples: tuple[Example, ...]
     selection: Scorer
     reward: RewardComposition
+    budget: MemoryBudget
+    """Completions decoded at once."""
 
 
 def run(config: RunConfig, rundir: RunDir) -> dict[str, Any]:
@@ -61,6 +63,7 @@ def run(config: RunConfig, rundir: RunDir) -> dict[str, Any]:
         splits.validation[: config.rl.max_validation_examples],
         build_selection(config, splits.train),
         _reward(config, models.reward, splits.train),
+        MemoryBudget(config.evaluate.batch_size, "evaluate.batch_size"),
     )
     guard = Guard(config.rl.guard)
     guard.observe(0, _validate(config, rundir, learner, validation, 0), 0.0)
@@ -84,12 +87,13 @@ def _train(
     """The updates, until they are done or the guard says stop; the last one's number, and why it was the last."""
     rng = np.random.default_rng([config.seed, 4])
     batches = prompt_batches(prompts, config.rl.prompts_per_update, rng)
+    budget = MemoryBudget(config.rl.sampling.batch_size, "rl.sampling.batch_size")
     with progress("rl", config.rl.num_updates) as advance:
         for update in range(1, config.rl.num_updates + 1):
             start = time.perf_counter()
             rollouts = collect(
                 learner.lm, validation.reward, next(batches), config.rl,
-                max_new_tokens=config.data.max_completion_tokens, seed=int(rng.integers(2**31)),
+                max_new_tokens=config.data.max_completion_tokens, seed=int(rng.integers(2**31)), budget=budget,
             )  # fmt: skip
             collected, beta = time.perf_counter(), learner.beta
             stats = learner.update(rollouts, rng)
@@ -182,7 +186,7 @@ def _validate(
     """Complete the validation examples greedily; log the means, keep a few samples, return the held-out scores."""
     rows = generate(
         learner.lm, validation.examples, max_new_tokens=config.data.max_completion_tokens,
-        batch_size=config.evaluate.batch_size, description="rl: validation",
+        batch_size=validation.budget, description="rl: validation",
     )  # fmt: skip
     completions = [row[0] for row in rows]
     scores = validation.selection(validation.examples, completions)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +29,7 @@ from homestretch.models import (
 from homestretch.rollouts.sampler import generate
 from homestretch.rundir import RunDir
 from homestretch.training import (
+    MemoryBudget,
     apply_step,
     build_optimizer,
     check_finite,
@@ -86,19 +88,21 @@ def _train(
     eval_every = sft.eval_every or per_epoch
     optimizer, schedule = build_optimizer([(lm.model.parameters(), sft.optimizer.lr)], sft.optimizer, num_steps)
     trainable = [p for p in lm.model.parameters() if p.requires_grad]
+    budget = MemoryBudget(sft.tokens_per_microbatch, "sft.tokens_per_microbatch")
     best_loss, waited, step = float("inf"), 0, 0
     with progress("sft", num_steps) as advance:
         while step < num_steps and waited < sft.patience:
             for indices in epoch_batches(len(train), sft.batch_size, rng):
                 lm.model.train(sft.dropout)
-                loss = _accumulate(lm, [train[i] for i in indices], config)
+                batch = [train[i] for i in indices]
+                loss = budget.spend_on(batch, partial(_accumulate, lm, batch, config))
                 lr = float(schedule.get_last_lr()[0])
                 norm = apply_step(trainable, optimizer, schedule, grad_clip=sft.optimizer.grad_clip, stage="sft")
                 step += 1
                 advance(1)
                 rundir.log_metrics("sft", step, {"sft/loss": loss, "sft/lr": lr, "sft/grad_norm": norm})
                 if step % eval_every == 0 or step == num_steps:
-                    validation_loss = mean_loss(lm, validation, sft.tokens_per_microbatch)
+                    validation_loss = budget.spend_on(validation, partial(mean_loss, lm, validation))
                     rundir.log_metrics("sft", step, {"sft/validation_loss": validation_loss})
                     waited += 1
                     if validation_loss < best_loss:
@@ -109,14 +113,15 @@ def _train(
     return best_loss, step
 
 
-def _accumulate(lm: LanguageModel, pairs: Sequence[EncodedPair], config: RunConfig) -> float:
-    """Gradients of the mean loss per target token of the whole batch, whatever the micro-batches; returns that loss."""
+def _accumulate(lm: LanguageModel, pairs: Sequence[EncodedPair], config: RunConfig, tokens: int) -> float:
+    """Gradients, from zero, of the mean loss per target token of the batch, in micro-batches; returns that loss."""
     sft = config.sft
+    lm.model.zero_grad(set_to_none=True)
     total = sum(len(completion) for _, completion in pairs)
     prompt_total = sum(len(prompt) - 1 for prompt, _ in pairs)
     reads_prompt = sft.prompt_loss_weight > 0 and lm.family == "causal"
     value: float = 0.0
-    for part in microbatches([len(p) + len(c) for p, c in pairs], sft.tokens_per_microbatch):
+    for part in microbatches([len(p) + len(c) for p, c in pairs], tokens):
         chosen = [pairs[i] for i in part]
         if reads_prompt:
             completion_loss, prompt_loss = _summed_losses_with_prompt(lm, chosen)
@@ -141,11 +146,11 @@ def _summed_losses_with_prompt(lm: LanguageModel, pairs: Sequence[EncodedPair]) 
 
 
 @torch.no_grad()
-def mean_loss(lm: LanguageModel, pairs: Sequence[EncodedPair], budget: int) -> float:
-    """Negative log-likelihood per target token (EOS included), dropout off."""
+def mean_loss(lm: LanguageModel, pairs: Sequence[EncodedPair], tokens: int) -> float:
+    """Negative log-likelihood per target token (EOS included), dropout off, in micro-batches of so many tokens."""
     lm.model.eval()
     total = 0.0
-    for part in microbatches([len(p) + len(c) for p, c in pairs], budget):
+    for part in microbatches([len(p) + len(c) for p, c in pairs], tokens):
         total += float(summed_nll(lm, [pairs[i] for i in part]))
     return total / sum(len(c) for _, c in pairs)
 
@@ -156,7 +161,8 @@ def _generation_metrics(
     """What greedy decoding of the kept model is worth on the validation examples that RL will look at too."""
     examples = validation[: config.rl.max_validation_examples]
     rows = generate(
-        lm, examples, max_new_tokens=config.data.max_completion_tokens, batch_size=config.evaluate.batch_size,
+        lm, examples, max_new_tokens=config.data.max_completion_tokens,
+        batch_size=MemoryBudget(config.evaluate.batch_size, "evaluate.batch_size"),
         description="sft: validation samples",
     )  # fmt: skip
     completions = [row[0] for row in rows]
