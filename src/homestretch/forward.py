@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,6 +16,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import pad as pad_end
 
+from homestretch.cross_attention import projected_once
 from homestretch.encoding import pad
 from homestretch.models import LanguageModel, accepted, additive_mask, decoder_start_id
 from homestretch.ops.logprobs import entropy, in_chunks, selected_logprobs
@@ -152,18 +153,21 @@ def _run_trunk(lm: LanguageModel, num_kept: int, **inputs: Any) -> tuple[Tensor,
 
 
 def _seq2seq_states(lm: LanguageModel, batch: ResponseBatch) -> ResponseStates:
-    """The encoder runs once per prompt."""
+    """The encoder and cross-attention's projections run once per prompt."""
     from transformers.modeling_outputs import BaseModelOutput
 
     encoder = lm.model.get_encoder()
     states = encoder(input_ids=batch.prompt_ids, attention_mask=batch.prompt_mask.long()).last_hidden_state
+    index_B = batch.prompt_index_B
+    once = lm.projects_once and len(states) < len(index_B)
+    repeated = projected_once(lm.model, states, index_B) if once else nullcontext(states[index_B])
     start_B1 = torch.full_like(batch.ids_BT[:, :1], decoder_start_id(lm.model))
     width = batch.ids_BT.shape[1]
     extra = (0, max(0, min(rounded_up(width), lm.codec.data.max_completion_tokens) - width))
-    with _unprojected(lm) as caught:
+    with _unprojected(lm) as caught, repeated as states_BPD:
         out = lm.model(
-            encoder_outputs=BaseModelOutput(last_hidden_state=states[batch.prompt_index_B]),
-            attention_mask=batch.prompt_mask[batch.prompt_index_B].long(),
+            encoder_outputs=BaseModelOutput(last_hidden_state=states_BPD),
+            attention_mask=batch.prompt_mask[index_B].long(),
             decoder_input_ids=pad_end(torch.cat([start_B1, batch.ids_BT[:, :-1]], dim=1), extra),
             decoder_attention_mask=pad_end(
                 torch.cat([batch.mask_BT[:, :1], batch.mask_BT[:, :-1]], dim=1), extra

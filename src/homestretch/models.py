@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from homestretch.adapters import TRAINED_ADAPTER, active_adapter, is_adapted
 from homestretch.config import LoRAConfig, NewModelConfig, RunConfig
 from homestretch.console import say
+from homestretch.cross_attention import can_project_once
 from homestretch.encoding import Codec, Family
 from homestretch.inspection import checked_family
 from homestretch.ops.packing import pack, states_after
@@ -41,6 +42,8 @@ class LanguageModel:
     """Whether completions of one prompt go through a causal model in one sequence (see ops/packing.py)."""
     projects_last: bool = False
     """Whether the logits are the output projection of states, and nothing more (see forward.py)."""
+    projects_once: bool = False
+    """Whether cross-attention's keys and values are computed once per prompt (see cross_attention.py)."""
 
     def autocast(self) -> contextlib.AbstractContextManager[Any]:
         """The context in which forwards run."""
@@ -143,9 +146,13 @@ def load_language_model(path: str | Path, config: RunConfig) -> LanguageModel:
     projects = projects_last(model)
     if not projects:
         say(f"{model_config.model_type}: logits are more than a projection, so they are computed whole in training")
+    once = family == "seq2seq" and can_project_once(model)
+    if family == "seq2seq" and not once:
+        say(f"{model_config.model_type}: encoder states are changed on their way; each completion projects them again")
     return LanguageModel(
-        model, codec, family, device, resolve_dtype(config, hidden), shares_prompts=shares, projects_last=projects
-    )
+        model, codec, family, device, resolve_dtype(config, hidden),
+        shares_prompts=shares, projects_last=projects, projects_once=once,
+    )  # fmt: skip
 
 
 @torch.no_grad()

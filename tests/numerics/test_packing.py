@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import replace
 
 import pytest
@@ -9,12 +10,14 @@ import torch
 
 from conftest import NEW_MODELS, tiny_config, tiny_examples
 from homestretch import forward
+from homestretch.config import LoRAConfig, NewModelConfig
 from homestretch.forward import response_batch, response_logprobs
-from homestretch.models import load_language_model, projects_last
+from homestretch.models import add_lora, build_base, load_language_model, projects_last
 from homestretch.rewards.reward_model import build_reward_model
 from homestretch.types import Completion
 
 CAUSAL = [kind for kind in NEW_MODELS if kind in ("llama", "qwen2", "gpt2")]
+SEQ2SEQ = [kind for kind in NEW_MODELS if kind not in CAUSAL]
 
 
 def groups(codec, count=3):
@@ -95,3 +98,68 @@ def test_logits_that_are_changed_after_the_projection_are_taken_whole(tiny_folde
     lm = load_language_model(tiny_folders["bart"], tiny_config("bart"))
     lm.model.final_logits_bias += torch.linspace(0, 1, lm.model.final_logits_bias.shape[1])
     assert not projects_last(lm.model)
+
+
+def adapted(lm):
+    """The model with adapters that do something."""
+    lm = add_lora(lm, LoRAConfig(r=4, alpha=8, dropout=0.0), seed=0)
+    generator = torch.Generator().manual_seed(1)
+    for name, parameter in lm.model.named_parameters():
+        if "lora_" in name:
+            parameter.data.copy_(0.2 * torch.randn(parameter.shape, generator=generator))
+    return lm
+
+
+@pytest.mark.parametrize("lora", [False, True], ids=["full", "lora"])
+@pytest.mark.parametrize("kind", SEQ2SEQ)
+def test_keys_and_values_once_per_prompt_change_nothing(kind, lora, tiny_folders):
+    lm = load_language_model(tiny_folders[kind], tiny_config(kind))
+    assert lm.projects_once
+    lm = adapted(lm) if lora else lm
+    for once, each in zip(
+        logprobs_and_gradient(lm), logprobs_and_gradient(replace(lm, projects_once=False)), strict=True
+    ):
+        assert torch.allclose(once, each, rtol=1e-5, atol=1e-5 * each.abs().max().item())
+
+
+@pytest.mark.parametrize("lora", [False, True], ids=["full", "lora"])
+@pytest.mark.parametrize("kind", SEQ2SEQ)
+def test_a_prompt_s_keys_and_values_are_projected_once(kind, lora, tiny_folders):
+    lm = load_language_model(tiny_folders[kind], tiny_config(kind))
+    lm = adapted(lm) if lora else lm
+    prompts, completions = groups(lm.codec)
+    rows = Counter()
+    for layer in lm.model.get_decoder().modules():
+        if isinstance(layer, torch.nn.Linear) and layer.in_features == layer.out_features:
+            layer.register_forward_hook(lambda _, args, out: rows.update([out.shape[:2]]))
+    batch = response_batch(prompts, completions, lm)
+    response_logprobs(lm, batch)
+    num_prompts, width = batch.prompt_ids.shape
+    assert rows[num_prompts, width] == 4  # two layers' keys and values
+    assert not any(m._forward_pre_hooks for m in lm.model.modules())
+
+
+@pytest.mark.parametrize("kind", SEQ2SEQ)
+def test_rewards_are_those_of_keys_and_values_for_each_completion(kind, tiny_folders):
+    model = build_reward_model(tiny_config(kind), tiny_folders[kind]).eval()
+    encoded = list(zip(*groups(model.lm.codec), strict=True))
+    assert model.lm.projects_once
+    once = model.logits(encoded)
+    model.lm = replace(model.lm, projects_once=False)
+    each = model.logits(encoded)
+    assert torch.allclose(once, each, rtol=1e-5, atol=1e-5 * each.abs().max().item())
+
+
+def test_states_that_are_changed_before_the_decoder_are_projected_for_each(tmp_path, capsys):
+    kind = "encoder-decoder"
+    parts = {part: dict(settings) for part, settings in NEW_MODELS[kind].config.items()}
+    parts["decoder"]["hidden_size"] = 48
+    new = NewModelConfig(model_type=kind, config=parts, tokenizer=NEW_MODELS[kind].tokenizer)
+    build_base(new, tiny_config(kind), tiny_examples(), tmp_path / "wider")
+    lm = load_language_model(tmp_path / "wider", tiny_config(kind))
+    assert not lm.projects_once
+    assert "each completion projects them again" in capsys.readouterr().out
+    for trusted, plain in zip(
+        logprobs_and_gradient(replace(lm, projects_once=True)), logprobs_and_gradient(lm), strict=True
+    ):
+        assert torch.equal(trusted, plain)
