@@ -10,7 +10,12 @@ from dataclasses import dataclass
 from typing import Any
 
 FORM_MODES = frozenset({"random_tokens", "shuffled", "repetition", "echo", "truncation", "run_on", "on_policy"})
-"""Classes that are rightly seen without reading the source. Any other class, a plug-in's too, is about content."""
+"""Classes that are rightly seen without reading the source."""
+CONTENT_MODES = frozenset(
+    {"irrelevant", "wrong_entity", "wrong_number", "wrong_date", "wrong_speaker", "negation", "omission", "addition"}
+)
+"""Classes that must not be. Whether a class that is in neither set, a user's own, is about form or content, only the
+user knows: it is held to this too, and told both readings."""
 
 MIN_AUC = 0.65
 """Below it the reward cannot see the failure."""
@@ -132,6 +137,8 @@ def _source_blind(mode: str, auc: float) -> AuditFinding:
             f"told without reading the source (above {MAX_PROBE_AUC:g}): "
             "the edits leave a fingerprint that the reward can learn instead of the facts."
         )
+        if mode not in CONTENT_MODES:
+            meaning += " If it is a failure of form, visible in the text itself, this is as it should be."
     return AuditFinding(f"Source-blind probe, {mode}", auc, meaning, bad)
 
 

@@ -213,9 +213,9 @@ class NegativesConfig(Section):
     preset: Literal["paper", "full"] = "full"
     """`paper`: the five classes of arXiv 2408.16753 as we read it; `full`: every mode."""
     include: tuple[str, ...] = ()
-    """Further modes: names, or your own as `package.module:Class`."""
+    """Further modes: names, or your own as `module:Class` (installed, on PYTHONPATH, or in the recipe's folder)."""
     exclude: tuple[str, ...] = ()
-    """Modes of the preset to leave out."""
+    """Modes to leave out."""
     per_example: PositiveInt = 4
     """Negatives made per training example, drawn over the modes that apply."""
     max_validation_examples: PositiveInt = 300

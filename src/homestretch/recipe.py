@@ -19,6 +19,7 @@ from pydantic import BaseModel, Tag, ValidationError
 from pydantic_core import ErrorDetails
 
 from homestretch.config import RunConfig
+from homestretch.registry import look_in
 from homestretch.types import UserError
 
 COMMAND_LINE = "command line"
@@ -81,9 +82,12 @@ def _error(message: str, node: yaml.Node) -> yaml.constructor.ConstructorError:
 def load_recipe(path: Path, overrides: Sequence[str] = ()) -> RunConfig:
     """Read a recipe, apply `a.b=value` overrides in order and check the whole.
 
+    Classes of one's own that it names (`module:Class`) are looked for among what is installed or on PYTHONPATH, then in
+    the recipe's folder, then in the current one.
     Raises UserError with one line per mistake: "recipes/x.yaml: rl.kl.betta: unknown key; did you mean 'beta'?".
     """
     values = _read(path)
+    look_in(path.parent, Path.cwd())
     changed = [apply_override(values, override) for override in overrides]
     return _checked(values, str(path), changed)
 

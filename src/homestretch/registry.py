@@ -3,12 +3,30 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Mapping
-from importlib import import_module
+import importlib
+import sys
+import traceback
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from importlib.metadata import entry_points
+from pathlib import Path
 from typing import Any
 
 from homestretch.types import UserError
+
+_NOT_THEIRS = ("<frozen", *(str(Path(file).parent / "_").removesuffix("_") for file in (__file__, importlib.__file__)))
+_MAX_MESSAGE = 300
+
+
+def look_in(*folders: Path) -> None:
+    """Let `module:attribute` find modules in these folders as well.
+
+    They come last on the import path: what is installed, or on PYTHONPATH, cannot be shadowed by a file there.
+    """
+    for folder in folders:
+        place = str(folder.resolve())
+        if place not in sys.path:
+            sys.path.append(place)
 
 
 def resolve(name: str, table: Mapping[str, str], group: str, kind: str) -> Any:
@@ -30,11 +48,43 @@ def resolve(name: str, table: Mapping[str, str], group: str, kind: str) -> Any:
     raise UserError(f"unknown {kind} {name!r}: {hint}")
 
 
+@contextmanager
+def blaming(what: str) -> Iterator[None]:
+    """Turn whatever a user's own code raises in the block into one line: `what`, the error, and the line it came from.
+
+    Only for calls of code that is not ours; a UserError passes as it is.
+    """
+    try:
+        yield
+    except UserError:
+        raise
+    except Exception as error:
+        raise UserError(f"{what}: {type(error).__name__}: {_in_one_line(error)}{_place(error)}") from error
+
+
 def _load(target: str, kind: str) -> Any:
     module_name, _, attribute = target.partition(":")
-    try:
-        return getattr(import_module(module_name), attribute)
-    except ModuleNotFoundError as error:
-        raise UserError(f"{kind} {target!r}: no module {error.name!r} (is it installed or on PYTHONPATH?)") from error
-    except AttributeError as error:
-        raise UserError(f"{kind} {target!r}: module {module_name!r} has no {attribute!r}") from error
+    with blaming(f"{kind} {target!r}: {module_name!r} cannot be imported"):
+        try:
+            module = importlib.import_module(module_name)
+        except ModuleNotFoundError as error:
+            raise UserError(
+                f"{kind} {target!r}: no module {error.name!r} (is it installed, on PYTHONPATH, in the recipe's folder "
+                "or in the current one?)"
+            ) from error
+    if not hasattr(module, attribute):
+        raise UserError(f"{kind} {target!r}: module {module_name!r} has no {attribute!r}")
+    return getattr(module, attribute)
+
+
+def _in_one_line(error: Exception) -> str:
+    text = " ".join(str(error).split())
+    return text if len(text) <= _MAX_MESSAGE else f"{text[:_MAX_MESSAGE]}..."
+
+
+def _place(error: Exception) -> str:
+    """The innermost line of the user's file that we called, as " (file:line)"; empty if the call did not get there."""
+    frames = traceback.extract_tb(error.__traceback__)
+    theirs = [frame for frame in frames if not frame.filename.startswith(_NOT_THEIRS)]
+    own = [frame for frame in theirs if frame.filename == theirs[0].filename]
+    return f" ({own[-1].filename}:{own[-1].lineno})" if own else ""

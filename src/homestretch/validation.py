@@ -18,6 +18,8 @@ from homestretch.types import Completion, Example, UserError
 
 _COPIES = 5
 """Models on disk at the fullest moment: sft, its best checkpoint, reward, policy, and the one being written."""
+_TRIED_EXAMPLES = 20
+"""Train examples on which the user's own failure modes are tried."""
 
 
 def validate(config: RunConfig, allowed_changes: Sequence[str] = ()) -> list[str]:
@@ -39,7 +41,7 @@ def validate(config: RunConfig, allowed_changes: Sequence[str] = ()) -> list[str
     splits = attempt(lambda: load_splits(config))
     if splits is not None:
         attempt(lambda: evaluation_examples(config, splits))
-    attempt(lambda: _check_failure_modes(config))
+    attempt(lambda: _check_failure_modes(config, splits))
     if splits is not None:
         attempt(lambda: _check_metrics(config, splits))
     attempt(lambda: _check_device(config))
@@ -83,18 +85,38 @@ def changed_recipe(config: RunConfig, allowed_changes: Sequence[str] = ()) -> li
 # --- names -----------------------------------------------------------------------------------------------------------
 
 
-def _check_failure_modes(config: RunConfig) -> None:
-    from homestretch.failures import FAILURE_MODES, mode_names
-    from homestretch.registry import resolve
+def _check_failure_modes(config: RunConfig, splits: Splits | None) -> None:
+    """Every mode's class, also of those that `exclude` keeps from training: they judge outputs all the same.
 
-    complaints = []
-    for name in mode_names(config.negatives):
-        try:
-            resolve(name, FAILURE_MODES, group="homestretch.failure_modes", kind="failure mode")
-        except UserError as error:
-            complaints.append(f"negatives: {error}")
-    if complaints:
-        raise UserError("\n".join(complaints))
+    The user's own modes are tried on a few examples, so that a mistake in one is told before anything is trained.
+    """
+    from homestretch.failures import mode_classes, mode_names
+    from homestretch.rewards.judged import ON_POLICY, POSITIVE_MODES
+
+    names = dict.fromkeys((*mode_names(config.negatives), *config.negatives.include))
+    try:
+        taken = [found.name for found in mode_classes(names) if found.name in {*POSITIVE_MODES, ON_POLICY}]
+    except UserError as error:
+        raise UserError("\n".join(f"negatives: {line}" for line in str(error).splitlines())) from error
+    if taken:
+        raise UserError(f"negatives: failure mode {taken[0]!r}: a class of ours has this name; give it another")
+    if splits is not None:
+        _try_own_modes(config, splits)
+
+
+def _try_own_modes(config: RunConfig, splits: Splits) -> None:
+    from homestretch.failures import FAILURE_MODES, build_modes
+    from homestretch.types import Corpus
+
+    own = [name for name in config.negatives.include if name not in FAILURE_MODES]
+    for mode in build_modes(own, Corpus(splits.train, config.seed)):
+        rng = np.random.default_rng(config.seed)
+        for example in splits.train[:_TRIED_EXAMPLES]:
+            edit = mode.corrupt(example, rng)
+            made = [] if edit is None else [edit.completion]
+            for completion in (Completion(example.reference), Completion("", terminated=False), *made):
+                mode.detect(example, completion)
+                mode.repair(example, completion)
 
 
 def _check_metrics(config: RunConfig, splits: Splits) -> None:

@@ -364,6 +364,15 @@ def test_what_is_undefined_is_null_with_a_reason_and_never_nan():
     assert all("nan" not in line.lower().split() for line in audit_lines(result))
 
 
+def test_a_class_without_a_held_out_example_is_not_silently_missing():
+    examples, train = make_examples(6), make_examples(20, start=1000)
+    train_rows = [*with_class(train, "wrong_day", other_day), *with_class(train, "rare", other_day)]
+    result = audit_of(oracle, examples, with_class(examples, "wrong_day", other_day), train_rows)
+    assert result["classes"]["rare"] == {"auc": None, "low": None, "high": None, "n": 0, "within_document": None}
+    assert "class rare: none of it on the held-out documents" in result["notes"]
+    assert "class wrong_day" not in " ".join(result["notes"])
+
+
 def test_a_row_of_an_unknown_document_is_a_user_error():
     rows = [Judged("elsewhere", Completion("x"), "reference", 1.0)]
     with pytest.raises(UserError, match="elsewhere"):

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from homestretch.audit_findings import FORM_MODES, class_findings, other_findings
+from homestretch.audit_findings import CONTENT_MODES, FORM_MODES, class_findings, other_findings
 from homestretch.failures import FAILURE_MODES
 from homestretch.rewards.judged import ON_POLICY
 
@@ -67,5 +67,15 @@ def test_classes_come_worst_first_and_the_unmeasured_last() -> None:
     assert [finding.name for finding in class_findings({"classes": classes})] == ["c", "d", "b", "a"]
 
 
-def test_form_modes_are_modes_that_exist() -> None:
-    assert {*FAILURE_MODES, ON_POLICY} > FORM_MODES
+def test_every_class_of_ours_is_of_form_or_of_content() -> None:
+    assert {*FAILURE_MODES, ON_POLICY} == FORM_MODES | CONTENT_MODES
+    assert not FORM_MODES & CONTENT_MODES
+
+
+def test_a_class_of_the_users_own_is_told_both_readings() -> None:
+    (own,) = other_findings({"probes": {"source_blind": {"invalid_json": 0.9}}})
+    (ours,) = other_findings({"probes": {"source_blind": {"negation": 0.9}}})
+    assert own.is_bad
+    assert ours.is_bad
+    assert own.meaning.startswith(ours.meaning)
+    assert "failure of form" in own.meaning

@@ -212,3 +212,10 @@ def test_five_hundred_samples_stay_small(tmp_path: Path) -> None:
     assert html.count("<article>") == 20
     data = json.loads("".join(Page(html).texts["script"]).split('"use strict"')[0])
     assert len(data["samples"]) == 500
+
+
+def test_a_mode_that_applies_nowhere_is_said_beside_the_negatives(rundir: RunDir, tmp_path: Path) -> None:
+    said = "Applies to no train example, so the reward did not learn it: "
+    assert said not in render(rundir, tmp_path)
+    rundir.mark_done("negatives", {"seconds": 1.0, "modes_that_never_apply": ["never", "<b>"]})
+    assert f"{said}never, &lt;b&gt;." in render(rundir, tmp_path)

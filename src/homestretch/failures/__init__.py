@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING
 
+from homestretch.failures.plugin import guarded
 from homestretch.registry import resolve
 from homestretch.types import Completion, Corpus, Example, FailureMode, UserError
 
@@ -39,29 +40,69 @@ _REPAIR_ORDER = ("run_on", "repetition", "truncation")
 
 
 def mode_names(config: NegativesConfig) -> tuple[str, ...]:
-    """The modes a recipe asks for: its preset, plus `include`, less `exclude`. Raises UserError if none is left, or if
-    `exclude` names a mode that is not there.
+    """The modes a recipe asks for: its preset, plus `include`, less `exclude`, as the recipe writes them.
+
+    A mode of one's own may be excluded by its class's `name` too. Raises UserError if none is left, or if `exclude`
+    names a mode that is not there.
     """
     names = tuple(dict.fromkeys((*PRESETS[config.preset], *config.include)))
-    for name in config.exclude:
-        if name not in names:
-            raise UserError(f"negatives.exclude: {name!r} is not among the modes of this recipe ({', '.join(names)})")
-    kept = tuple(name for name in names if name not in config.exclude)
+    excluded = set(config.exclude)
+    if not excluded <= set(names):
+        classes = {name: name if name in FAILURE_MODES else mode_class(name).name for name in names}
+        if unknown := [name for name in config.exclude if name not in names and name not in classes.values()]:
+            known = ", ".join(classes.values())
+            raise UserError(f"negatives.exclude: {unknown[0]!r} is not among the modes of this recipe ({known})")
+        excluded |= {name for name in names if classes[name] in excluded}
+    kept = tuple(name for name in names if name not in excluded)
     if not kept:
         raise UserError("negatives.exclude leaves no failure mode; take a name out of it")
     return kept
 
 
-def build_modes(names: Iterable[str], corpus: Corpus) -> list[FailureMode]:
-    """The named modes, fitted to the corpus, in the order of the names. Raises UserError for an unknown name."""
-    modes: list[FailureMode] = []
+def mode_class(name: str) -> type[FailureMode]:
+    """The class that a name in a recipe stands for; one that is not ours is watched (`plugin.guarded`).
+
+    In files and reports a mode goes by its class's `name`. Raises UserError for an unknown name, and for a class that
+    cannot be used.
+    """
+    found = resolve(name, FAILURE_MODES, "homestretch.failure_modes", "failure mode")
+    if not (isinstance(found, type) and issubclass(found, FailureMode)):
+        raise UserError(f"failure mode {name!r}: the class must derive from homestretch.types.FailureMode")
+    if name in FAILURE_MODES:
+        return found
+    own = getattr(found, "name", None)
+    if not (isinstance(own, str) and own.strip()):
+        raise UserError(f'failure mode {name!r}: the class has no name; give it one, such as `name = "my_mode"`')
+    if own in FAILURE_MODES:
+        raise UserError(f"failure mode {name!r}: its name {own!r} is that of a mode of ours; give the class another")
+    if not found.faces():
+        raise UserError(f"failure mode {name!r}: the class has none of corrupt, detect and repair; write at least one")
+    return guarded(found)
+
+
+def mode_classes(names: Iterable[str]) -> list[type[FailureMode]]:
+    """`mode_class` of each name. Raises UserError with a line for every mistake, two classes of one name among them."""
+    classes: dict[str, tuple[str, type[FailureMode]]] = {}
+    complaints: list[str] = []
     for name in names:
-        found = resolve(name, FAILURE_MODES, "homestretch.failure_modes", "failure mode")
-        if not (isinstance(found, type) and issubclass(found, FailureMode)):
-            raise UserError(f"failure mode {name!r}: the class must derive from homestretch.types.FailureMode")
-        mode = found()
+        try:
+            found = mode_class(name)
+        except UserError as error:
+            complaints.append(str(error))
+            continue
+        first, _ = classes.setdefault(found.name, (name, found))
+        if first != name:
+            complaints.append(f"failure mode {name!r}: its name {found.name!r} is also that of {first!r}; change one")
+    if complaints:
+        raise UserError("\n".join(complaints))
+    return [found for _, found in classes.values()]
+
+
+def build_modes(names: Iterable[str], corpus: Corpus) -> list[FailureMode]:
+    """The named modes, fitted to the corpus, in the order of the names. Raises UserError as `mode_classes` does."""
+    modes = [found() for found in mode_classes(names)]
+    for mode in modes:
         mode.fit(corpus)
-        modes.append(mode)
     return modes
 
 

@@ -43,6 +43,8 @@ class Content:
     audit: Mapping[str, Any] | None
     negatives_train: list[dict[str, Any]]
     negatives_validation: list[dict[str, Any]]
+    unused_modes: tuple[str, ...]
+    """Failure modes that apply to no train example, as the negatives stage found."""
     stages: tuple[StageFacts, ...]
     recipe: str
     environment: tuple[tuple[str, str], ...]
@@ -61,6 +63,7 @@ def read_content(config: RunConfig, rundir: RunDir) -> Content:
         audit=_json(rundir.audit_path),
         negatives_train=_jsonl(rundir.negatives_dir / "train.jsonl"),
         negatives_validation=_jsonl(rundir.negatives_dir / "validation.jsonl"),
+        unused_modes=_unused_modes(rundir),
         # The report's own stage is left out: the report would change by being written.
         stages=tuple(_stage(rundir, stage) for stage in STAGES if stage != "report"),
         recipe=clean(recipe),
@@ -98,6 +101,11 @@ def _json(path: Path) -> Any:
 
 def _jsonl(path: Path) -> list[dict[str, Any]]:
     return read_jsonl(path) if path.exists() else []
+
+
+def _unused_modes(rundir: RunDir) -> tuple[str, ...]:
+    summary = rundir.summary("negatives") if rundir.is_done("negatives") else {}
+    return tuple(map(clean, summary.get("modes_that_never_apply") or ()))
 
 
 def _stage(rundir: RunDir, stage: str) -> StageFacts:

@@ -55,7 +55,7 @@ def audit(
     repeated = [example for example, group in zip(sample_examples, samples, strict=True) for _ in group]
     sample_rewards = _by_prompt(reward(repeated, sampled), samples)
     lengths = _by_prompt(np.array([len(c.text.split()) for c in sampled], dtype=np.float64), samples)
-    modes = sorted({row.mode for row in judged} - POSITIVE_MODES)
+    modes = sorted({row.mode for row in (*judged, *train_judged)} - POSITIVE_MODES)
     correlations = {
         metric.name: rank_correlation(
             sample_rewards, _by_prompt(_oriented(metric, repeated, sampled), samples), rng=rng
@@ -296,7 +296,11 @@ def _oriented(metric: Metric, examples: Sequence[Example], completions: Sequence
 
 def _reasons(result: Mapping[str, Any]) -> list[str]:
     """Why a number of the audit is None."""
-    reasons = [f"class {m}: no reference to compare with" for m, c in result["classes"].items() if c["auc"] is None]
+    unmeasured = {mode: entry["n"] for mode, entry in result["classes"].items() if entry["auc"] is None}
+    reasons = [
+        f"class {mode}: " + ("no reference to compare with" if n else "none of it on the held-out documents")
+        for mode, n in unmeasured.items()
+    ]
     reasons += [
         f"source-blind probe, {mode}: no train rows of this class, or no positives"
         for mode, auc in result["probes"]["source_blind"].items()

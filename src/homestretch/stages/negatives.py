@@ -51,7 +51,8 @@ def run(config: RunConfig, rundir: RunDir) -> dict[str, Any]:
     }
     if not any(row.label == 0 for row in rows["train"]):
         raise UserError(
-            f"negatives: none of {', '.join(m.name for m in makers) or 'the modes'} applies to any train example: "
+            f"negatives: none of {', '.join(m.name for m in makers) or 'the modes'} applies to any train example "
+            "(an edit that gives back a reference does not count), so there is nothing to learn a reward from: "
             "add failure modes with `negatives.include`, or check that the references are whole texts"
         )
     unused = [mode.name for mode in makers if not any(row.mode == mode.name for row in rows["train"])]
