@@ -199,8 +199,8 @@ def set_plain_generation(model: Any, tokenizer: Any) -> None:
 
 def decoder_start_id(model: Any) -> int:
     """The id an encoder-decoder's output begins with."""
-    for value in (getattr(model.config, "decoder_start_token_id", None), model.config.bos_token_id):
-        if value is not None:
+    for name in ("decoder_start_token_id", "bos_token_id"):  # T5 has no BOS, nor then its config in transformers 5
+        if (value := getattr(model.config, name, None)) is not None:
             return int(value)
     raise UserError(
         f"{model.config.model_type}: config.json has no decoder_start_token_id; set it to the BOS or PAD id"
