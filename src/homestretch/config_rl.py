@@ -36,6 +36,17 @@ class LengthConfig(Section):
     """Length ratio that is free."""
 
 
+class TermConfig(Section):
+    """A scorer that is added to the learned reward: weight * value, the value as the scorer gives it."""
+
+    scorer: Annotated[str, Field(min_length=1)]
+    """An evaluation metric (`rouge_l`), a failure mode, whose detector's severity 0..1 is the value (`echo`), an entry
+    point of the group `homestretch.scorers`, or your own function `package.module:function`, (examples, completions)
+    -> one number each. NaN (undefined) counts as 0."""
+    weight: Annotated[float, Field(allow_inf_nan=False)]
+    """Nothing is turned round: it must be negative for a failure mode and for a metric that should be low."""
+
+
 class GuardConfig(Section):
     """When to stop RL early. Checkpoints are chosen by held-out metrics, never by the reward."""
 
@@ -96,6 +107,10 @@ class AlgorithmConfig(Section):
     """Another upper end, 1 + this (clip-higher, DAPO, arXiv 2503.14476: 0.28). Null: `clip_range`."""
     shaping: Literal["none", "log_sigmoid", "sigmoid"] = "none"
     """Shape the score against the reference's where there is one: log sigmoid(r - r_ref), or sigmoid(r - r_ref)."""
+    reward_weight: NonNegative = 1.0
+    """Weight of the learned reward, after shaping. 0: it is only logged, and `terms` are what is paid."""
+    terms: tuple[TermConfig, ...] = ()
+    """Further scorers in the reward. A metric in here is no held-out judge any more."""
     kl: KLConfig = KLConfig()
     """KL to the SFT model."""
     length: LengthConfig = LengthConfig()
@@ -112,6 +127,15 @@ class AlgorithmConfig(Section):
     """End an update's remaining passes when the approximate KL of a step passes this."""
     guard: GuardConfig = GuardConfig()
     """Early stop."""
+
+    @model_validator(mode="after")
+    def _something_is_paid(self) -> AlgorithmConfig:
+        names = [term.scorer for term in self.terms]
+        if twice := next((name for name in names if names.count(name) > 1), None):
+            raise ValueError(f"`terms` names {twice!r} twice; give it once, with the sum of the weights")
+        if not self.reward_weight and not any(term.weight for term in self.terms):
+            raise ValueError("`reward_weight` is 0 and no term has a weight, so nothing is rewarded; set one of them")
+        return self
 
     @property
     def clip_bounds(self) -> tuple[float, float]:

@@ -13,7 +13,7 @@ from homestretch.algorithms.guard import Guard
 from homestretch.algorithms.learner import Learner, UpdateStats
 from homestretch.checkpoint import load_trainable, save_trainable
 from homestretch.config import RunConfig
-from homestretch.console import progress, say
+from homestretch.console import progress, say, warn
 from homestretch.data import load_splits
 from homestretch.encoding import encoded_pairs
 from homestretch.metrics import build_selection
@@ -32,6 +32,7 @@ from homestretch.rollouts.collect import collect, prompt_batches
 from homestretch.rollouts.sampler import generate
 from homestretch.rollouts.slots import supports_slots
 from homestretch.rundir import RunDir, append_jsonl
+from homestretch.scorers import build_terms, lost_judges
 from homestretch.training import TrainingError, set_up_torch
 from homestretch.types import Example, Rollout, Scorer
 
@@ -55,6 +56,8 @@ def run(config: RunConfig, rundir: RunDir) -> dict[str, Any]:
     set_up_torch(config)
     splits = load_splits(config)
     rundir.rl_samples_path.unlink(missing_ok=True)
+    for warning in lost_judges(config, splits.train):
+        warn(warning)
     models = load_models(config, rundir)
     learner = _learner(config, models, splits.train)
     validation = _Validation(
@@ -159,8 +162,9 @@ def _learner(config: RunConfig, models: Models, train: tuple[Example, ...]) -> L
 def _reward(config: RunConfig, reward_model: RewardModel, train: tuple[Example, ...]) -> RewardComposition:
     length_model = fit_length_model(train)
     return RewardComposition(
-        reward_model, reward_model.calibration.floor, length_model, config.rl.length, config.rl.shaping
-    )
+        reward_model, reward_model.calibration.floor, length_model, config.rl.length, config.rl.shaping,
+        weight=config.rl.reward_weight, terms=build_terms(config, train),
+    )  # fmt: skip
 
 
 def _metrics(rollouts: list[Rollout], stats: UpdateStats, beta: float, reward: RewardComposition) -> dict[str, float]:
@@ -191,10 +195,10 @@ def _validate(
     row = {
         "validation/selection": float(scores.mean()),
         "validation/score": float(scored.scores.mean()),
-        "validation/reward_model": float(scored.terms["reward_model"].mean()),
         "validation/terminated": float(np.mean([c.terminated for c in completions])),
         "validation/length_ratio": float(np.mean((word_counts(completions) + 1) / (expected + 1))),
     }
+    row |= {f"validation/{term}": float(values.mean()) for term, values in scored.terms.items()}
     rundir.log_metrics("rl", update, row)
     say(f"rl: update {update}: " + ", ".join(f"{name.split('/')[1]} {value:.3f}" for name, value in row.items()))
     for example, completion, score in list(zip(validation.examples, completions, scores, strict=True))[:_SAMPLES_SHOWN]:
