@@ -48,14 +48,21 @@ class TermConfig(Section):
 
 
 class GuardConfig(Section):
-    """When to stop RL early. Checkpoints are chosen by held-out metrics, never by the reward."""
+    """When RL is taken back or stopped (docs/guard.md). Held-out metrics choose the checkpoint, never the reward."""
 
     patience: PositiveInt = 4
-    """Stop after this many validations without a better held-out score."""
+    """Stop after this many validations in a row without a better held-out score."""
     max_kl: PositiveFloat = 30.0
     """Stop when the mean KL to the SFT model per completion passes this (nats)."""
     max_drop_se: PositiveFloat = 2.0
-    """Stop when the held-out score falls this many standard errors below its best."""
+    """Alarm when the held-out score falls this many standard errors below its best, or a text statistic leaves the
+    references' band by as many. Meant for one comparison: the guard asks for more where it compares more often, so
+    that the chance of a false alarm in a whole run is that of one comparison."""
+    max_alarms: Annotated[int, Field(ge=0)] = 2
+    """This alarm ends the run, each before it goes back to the best checkpoint. 1: the first one ends it. 0: alarms
+    are recorded and nothing is done."""
+    beta_factor: Annotated[float, Field(ge=1, allow_inf_nan=False)] = 2.0
+    """Going back multiplies the KL weight by this; from then on it does not adapt to less."""
 
 
 class SamplingConfig(Section):
@@ -126,7 +133,7 @@ class AlgorithmConfig(Section):
     max_approx_kl: PositiveFloat = 0.2
     """End an update's remaining passes when the approximate KL of a step passes this."""
     guard: GuardConfig = GuardConfig()
-    """Early stop."""
+    """Alarms and early stop."""
 
     @model_validator(mode="after")
     def _something_is_paid(self) -> AlgorithmConfig:

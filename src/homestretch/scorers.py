@@ -1,24 +1,35 @@
-"""From a name in a recipe to a reward term: metrics, detectors, plug-ins and users' functions are all scorers."""
+"""Scorers put to use in RL: reward terms by their names in a recipe, and the text statistics that the guard watches.
+
+Metrics, detectors, plug-ins and users' own functions are all scorers.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from importlib.metadata import entry_points
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from homestretch.algorithms.guard import Band
 from homestretch.config import RunConfig
 from homestretch.failures import FAILURE_MODES, build_modes
 from homestretch.metrics import METRICS, build_metric, build_metrics, selection_names
 from homestretch.metrics.contrasts import primary_names
 from homestretch.metrics.scoring import MetricContext
+from homestretch.ops.drawing import drawn
 from homestretch.registry import resolve
+from homestretch.rewards.length import LengthModel
 from homestretch.rewards.terms import RewardTerm
 from homestretch.types import Completion, Corpus, Example, FailureMode, Metric, Scorer, UserError
 
 _GROUP = "homestretch.scorers"
+
+STATISTICS = ("relative_length", "density", "repetition_3", "distinct_2")
+"""What the guard watches of the text: length against what the source predicts, copying, repetition, variety."""
+_MAX_BAND_EXAMPLES = 1000
+"""The references' bands are learnt from at most this many training examples: enough for a 95th percentile."""
 
 
 def build_terms(config: RunConfig, train: Sequence[Example]) -> tuple[RewardTerm, ...]:
@@ -95,3 +106,20 @@ def _detector(mode: FailureMode, name: str, weight: float) -> Scorer:
         return np.array([np.nan if severity is None else severity for severity in severities], dtype=np.float64)
 
     return scorer
+
+
+def build_statistics(config: RunConfig, train: Sequence[Example], length_model: LengthModel) -> dict[str, Scorer]:
+    """The scorers of `STATISTICS`, in that order. None of them compares with a reference."""
+    context = MetricContext(config, train)
+    names = [name for name in STATISTICS if name != "relative_length"]
+    return {"relative_length": length_model.relative} | {name: build_metric(name, context).scorer for name in names}
+
+
+def reference_bands(statistics: Mapping[str, Scorer], train: Sequence[Example], seed: int) -> dict[str, Band]:
+    """The 5th and 95th percentile of each statistic over the training references; one defined nowhere has no band."""
+    drawn_examples = drawn(list(train), _MAX_BAND_EXAMPLES, np.random.default_rng(seed))
+    examples = [example for example in drawn_examples for _ in example.references]
+    references = [Completion(reference) for example in drawn_examples for reference in example.references]
+    values = {name: np.asarray(scorer(examples, references)) for name, scorer in statistics.items()}
+    defined = {name: value[~np.isnan(value)] for name, value in values.items()}
+    return {name: Band(*map(float, np.percentile(value, (5, 95)))) for name, value in defined.items() if len(value)}
