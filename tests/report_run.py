@@ -22,6 +22,12 @@ MODES = ("repetition", "truncation", "wrong_entity", "wrong_speaker", "omission"
 CONTRASTS = (("C1", "rl/raw", "sft/raw"), ("C2", "rl/raw", "sft/post"), ("C3", "rl/post", "sft/post"))
 UP, DOWN, NULL = (0.041, 0.003), (-0.041, 0.003), (0.002, 0.6)
 """(difference, Holm p) of a gain, a loss and neither."""
+FAKE_ALARM = {
+    "update": 25,
+    "kind": "divergence",
+    "sentence": "the reward rose 0.412 (5.1 standard errors) while the held-out score fell",
+    "action": "rolled back",
+}
 HOSTILE = (
     "<script>window.hacked=1</script>",
     '"><img src=x onerror=window.hacked=1>',
@@ -199,5 +205,6 @@ def fake_run(tmp_path: Path, *, num: int = 40, texts: tuple[str, ...] = (), name
     write_jsonl(rundir.samples_path, samples)
     write_json(rundir.scores_path, fake_scores(samples))
     for stage, seconds in {"sft": 61.5, "negatives": 7.25, "reward": 48.0, "rl": 140.1, "evaluate": 12.0}.items():
-        rundir.mark_done(stage, {"seconds": seconds, "steps": 400, "best": {"loss": 0.6123456789}})
+        alarms = {"alarms": [FAKE_ALARM]} if stage == "rl" else {}
+        rundir.mark_done(stage, {"seconds": seconds, "steps": 400, "best": {"loss": 0.6123456789}} | alarms)
     return rundir

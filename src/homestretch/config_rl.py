@@ -36,15 +36,33 @@ class LengthConfig(Section):
     """Length ratio that is free."""
 
 
+class TermConfig(Section):
+    """A scorer that is added to the learned reward: weight * value, the value as the scorer gives it."""
+
+    scorer: Annotated[str, Field(min_length=1)]
+    """An evaluation metric (`rouge_l`), a failure mode, whose detector's severity 0..1 is the value (`echo`), an entry
+    point of the group `homestretch.scorers`, or your own function `package.module:function`, (examples, completions)
+    -> one number each. NaN (undefined) counts as 0."""
+    weight: Annotated[float, Field(allow_inf_nan=False)]
+    """Nothing is turned round: it must be negative for a failure mode and for a metric that should be low."""
+
+
 class GuardConfig(Section):
-    """When to stop RL early. Checkpoints are chosen by held-out metrics, never by the reward."""
+    """When RL is taken back or stopped (docs/guard.md). Held-out metrics choose the checkpoint, never the reward."""
 
     patience: PositiveInt = 4
-    """Stop after this many validations without a better held-out score."""
+    """Stop after this many validations in a row without a better held-out score."""
     max_kl: PositiveFloat = 30.0
     """Stop when the mean KL to the SFT model per completion passes this (nats)."""
     max_drop_se: PositiveFloat = 2.0
-    """Stop when the held-out score falls this many standard errors below its best."""
+    """Alarm when the held-out score falls this many standard errors below its best, or a text statistic leaves the
+    references' band by as many. Meant for one comparison: the guard asks for more where it compares more often, so
+    that the chance of a false alarm in a whole run is that of one comparison."""
+    max_alarms: Annotated[int, Field(ge=0)] = 2
+    """This alarm ends the run, each before it goes back to the best checkpoint. 1: the first one ends it. 0: alarms
+    are recorded and nothing is done."""
+    beta_factor: Annotated[float, Field(ge=1, allow_inf_nan=False)] = 2.0
+    """Going back multiplies the KL weight by this; from then on it does not adapt to less."""
 
 
 class SamplingConfig(Section):
@@ -96,6 +114,10 @@ class AlgorithmConfig(Section):
     """Another upper end, 1 + this (clip-higher, DAPO, arXiv 2503.14476: 0.28). Null: `clip_range`."""
     shaping: Literal["none", "log_sigmoid", "sigmoid"] = "none"
     """Shape the score against the reference's where there is one: log sigmoid(r - r_ref), or sigmoid(r - r_ref)."""
+    reward_weight: NonNegative = 1.0
+    """Weight of the learned reward, after shaping. 0: it is only logged, and `terms` are what is paid."""
+    terms: tuple[TermConfig, ...] = ()
+    """Further scorers in the reward. A metric in here is no held-out judge any more."""
     kl: KLConfig = KLConfig()
     """KL to the SFT model."""
     length: LengthConfig = LengthConfig()
@@ -111,7 +133,16 @@ class AlgorithmConfig(Section):
     max_approx_kl: PositiveFloat = 0.2
     """End an update's remaining passes when the approximate KL of a step passes this."""
     guard: GuardConfig = GuardConfig()
-    """Early stop."""
+    """Alarms and early stop."""
+
+    @model_validator(mode="after")
+    def _something_is_paid(self) -> AlgorithmConfig:
+        names = [term.scorer for term in self.terms]
+        if twice := next((name for name in names if names.count(name) > 1), None):
+            raise ValueError(f"`terms` names {twice!r} twice; give it once, with the sum of the weights")
+        if not self.reward_weight and not any(term.weight for term in self.terms):
+            raise ValueError("`reward_weight` is 0 and no term has a weight, so nothing is rewarded; set one of them")
+        return self
 
     @property
     def clip_bounds(self) -> tuple[float, float]:

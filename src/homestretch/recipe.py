@@ -185,6 +185,9 @@ def _walk(loc: Sequence[int | str]) -> tuple[list[str], list[type[BaseModel]]]:
         if part in of_tag:  # the tag of a discriminated union, which is no key of the recipe
             holders, of_tag = [of_tag[str(part)]], {}
             continue
+        if isinstance(part, int):  # the place in a list, whose items `holders` describes already
+            keys.append(str(part))
+            continue
         annotations = [m.model_fields[part].annotation for m in holders if part in m.model_fields]
         keys.append(str(part))
         if i < len(loc) - 1:

@@ -44,6 +44,7 @@ def validate(config: RunConfig, allowed_changes: Sequence[str] = ()) -> list[str
     attempt(lambda: _check_failure_modes(config, splits))
     if splits is not None:
         attempt(lambda: _check_metrics(config, splits))
+        attempt(lambda: _check_terms(config, splits))
     attempt(lambda: _check_device(config))
     if config.reward.backbone != "sft":
         attempt(lambda: check_model_folder("reward.backbone", config.reward.backbone))
@@ -128,6 +129,13 @@ def _check_metrics(config: RunConfig, splits: Splits) -> None:
     except UserError as error:
         message = str(error)
         raise UserError(message if message.startswith("evaluate") else f"evaluate: {message}") from error
+
+
+def _check_terms(config: RunConfig, splits: Splits) -> None:
+    from homestretch.scorers import build_terms
+
+    if config.rl.terms:
+        build_terms(config, splits.train)
 
 
 def _check_device(config: RunConfig) -> None:

@@ -28,6 +28,7 @@ LAYERS: tuple[frozenset[str], ...] = (
     frozenset({"training"}),
     frozenset({"rollouts"}),
     frozenset({"algorithms", "failures", "metrics", "report", "rewards"}),
+    frozenset({"scorers"}),
     frozenset({"stages", "validation"}),
     frozenset({"generation", "pipeline", "reward_check"}),
     frozenset({"cli"}),

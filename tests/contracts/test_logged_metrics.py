@@ -7,13 +7,14 @@ from dataclasses import fields
 from pathlib import Path
 
 from homestretch.algorithms.learner import UpdateStats
+from homestretch.scorers import STATISTICS
 
 ROOT = Path(__file__).parents[2]
 KEY = re.compile(r'"((?:sft|reward|rl|validation)/[a-z0-9_]+)"')
 
 
 def test_every_logged_key_is_documented():
-    logged = {f"rl/{field.name}" for field in fields(UpdateStats)}
+    logged = {f"rl/{field.name}" for field in fields(UpdateStats)} | {f"validation/{name}" for name in STATISTICS}
     for stage in ("sft", "reward", "rl"):
         source = (ROOT / f"src/homestretch/stages/{stage}.py").read_text(encoding="utf-8")
         logged |= set(KEY.findall(source))

@@ -20,6 +20,14 @@ def test_curves_draw_what_is_there_and_name_the_rest() -> None:
     assert len(missing) == len(PLANS) - 1
 
 
+def test_alarms_are_marked_where_score_and_held_out_score_are_drawn() -> None:
+    rows = fake_metrics(np.random.default_rng(0))
+    plain, marked = curves(rows)[0], curves(rows, [20])[0]
+    differing = [a.title for a, b in zip(plain, marked, strict=True) if a.svg != b.svg]
+    assert differing == ["RL score", "Held-out score"]
+    assert "var(--bad)" in next(curve.svg for curve in marked if curve.title == "RL score")
+
+
 def test_charts_are_deterministic_and_follow_the_page() -> None:
     line = Line("a & <b>", tuple(range(1000)), tuple(np.sin(np.arange(1000) / 50).tolist()))
     svg = line_chart("one", [line], x_label="$step$ <i>", description='says "hi" & <b>')

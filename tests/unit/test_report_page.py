@@ -71,6 +71,9 @@ def test_sections_are_all_there_and_in_order(rundir: RunDir, tmp_path: Path) -> 
         "model_type: llama",
         "packages.torch",
         "2 min 20 s",
+        "RL alarm after update 25: the reward rose 0.412",
+        "RL went back to its best checkpoint",
+        "alarms = 1",
     ):
         assert text in html
 
@@ -150,7 +153,8 @@ def test_report_json_repeats_the_scores(rundir: RunDir, tmp_path: Path) -> None:
     report = json.loads(rundir.report_json_path.read_text())
     scores = json.loads(rundir.scores_path.read_text())
     assert set(report) == {
-        "schema", "verdict", "name", "seed", "num_examples", "arms", "contrasts", "failures", "audit", "stages"
+        "schema", "verdict", "name", "seed", "num_examples", "arms", "contrasts", "failures", "audit", "alarms",
+            "stages",
     }  # fmt: skip
     assert report["verdict"] == summary["verdict"] == verdict(scores)
     assert report["arms"]["rl/raw"]["rouge_l"] == scores["arms"]["rl/raw"]["metrics"]["rouge_l"]["mean"]

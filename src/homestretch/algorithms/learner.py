@@ -4,15 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
+from pathlib import Path
 from typing import Any, TypeVar
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from homestretch.algorithms import build_algorithm
 from homestretch.algorithms.actor_critic import ActorCritic, Ids
 from homestretch.algorithms.base import MinibatchSize, Targets, Trajectories
+from homestretch.checkpoint import load_trainable, save_trainable
 from homestretch.config import RLConfig
 from homestretch.encoding import EncodedPair
 from homestretch.forward import response_batch, response_logprobs
@@ -83,7 +85,7 @@ class Learner:
         self.lm, self.frozen, self.config, self.references = lm, frozen, config, references
         self.algorithm = build_algorithm(config, max_completion_tokens=lm.codec.data.max_completion_tokens)
         self.actor_critic = ActorCritic(lm, config.sampling.temperature, has_critic=self.algorithm.needs_critic)
-        self.beta = config.kl.beta
+        self.beta, self.least_beta = config.kl.beta, 0.0
         self.num_updates = 0
         self.budget = MemoryBudget(config.tokens_per_microbatch, "rl.tokens_per_microbatch")
         groups = [(lm.model.parameters(), config.optimizer.lr)]
@@ -103,9 +105,10 @@ class Learner:
         kl = float(k1(old.logprobs, old.reference_logprobs).sum(1).mean())
         if self.config.kl.adaptive:
             kl_config = self.config.kl
-            self.beta = adapted_beta(
+            adapted = adapted_beta(
                 self.beta, kl, target=kl_config.target, horizon=kl_config.horizon, num_completions=len(rollouts)
             )
+            self.beta = max(self.least_beta, adapted)
         self.num_updates += 1
         return UpdateStats(
             kl=kl,
@@ -116,6 +119,24 @@ class Learner:
             explained_variance=_explained_variance(old, targets),
             **means,  # type: ignore[arg-type]
         )
+
+    def save(self, path: Path) -> None:
+        """Write what is trained, policy and critic, for `roll_back`."""
+        save_trainable(self.lm.model, path, **self._critic())
+
+    def roll_back(self, path: Path, *, beta_factor: float) -> None:
+        """Go back to the weights that `save` wrote, with the KL weight multiplied, and never adapted to less again.
+
+        The optimizer's moments, which led away from there, start from nothing; its schedule goes on.
+        """
+        load_trainable(self.lm.model, path, **self._critic())
+        self.optimizer.state.clear()
+        self.beta *= beta_factor
+        self.least_beta = self.beta
+
+    def _critic(self) -> dict[str, nn.Module]:
+        head = self.actor_critic.value_head
+        return {} if head is None else {"value_head": head}
 
     @torch.no_grad()
     def _observed(self, rollouts: Sequence[Rollout], tokens: int) -> tuple[Trajectories, Tensor]:

@@ -67,9 +67,7 @@ def build_selection(config: RunConfig, train: Sequence[Example]) -> Scorer:
     was nothing to get right, and nothing wrong was said). So every score is finite.
     """
     context = MetricContext(config, train)
-    exact = {metric.name: metric for metric in _task_metrics(config)}
-    names = config.evaluate.selection_metrics or (("fact_f1",) if "fact_f1" in exact else ("rouge_l", "entity_f1"))
-    chosen = [exact[name] if name in exact else _build(name, context, exact) for name in names]
+    chosen = [build_metric(name, context) for name in selection_names(config)]
     for metric in chosen:
         require_direction(metric, "evaluate.selection_metrics")
 
@@ -79,6 +77,18 @@ def build_selection(config: RunConfig, train: Sequence[Example]) -> Scorer:
         return np.where(num_defined > 0, np.nansum(columns, axis=0) / np.maximum(num_defined, 1), 1.0)
 
     return selection
+
+
+def selection_names(config: RunConfig) -> tuple[str, ...]:
+    """The metrics whose mean is the held-out score."""
+    has_facts = any(metric.name == "fact_f1" for metric in _task_metrics(config))
+    return config.evaluate.selection_metrics or (("fact_f1",) if has_facts else ("rouge_l", "entity_f1"))
+
+
+def build_metric(name: str, context: MetricContext) -> Metric:
+    """One metric by its name in recipes, the task's exact ones included. UserError for a name that nobody knows."""
+    exact = {metric.name: metric for metric in _task_metrics(context.config)}
+    return exact[name] if name in exact else _build(name, context, exact)
 
 
 def require_direction(metric: Metric, key: str) -> None:

@@ -45,8 +45,8 @@ class Interval:
     high: float | None = None
 
 
-def line_chart(name: str, lines: Sequence[Line], *, x_label: str, description: str) -> str:
-    """Up to three lines over steps, as an <svg> element.
+def line_chart(name: str, lines: Sequence[Line], *, x_label: str, description: str, marks: Sequence[float] = ()) -> str:
+    """Up to three lines over steps, as an <svg> element; `marks` are dashed vertical lines at steps.
 
     `name` keeps the ids of several charts apart; `description` is read out instead of the picture.
     """
@@ -55,6 +55,8 @@ def line_chart(name: str, lines: Sequence[Line], *, x_label: str, description: s
             steps, values = _thin(line)
             marker = "o" if len(values) <= 30 else None
             axes.plot(steps, values, color=colour, linewidth=1.6, marker=marker, markersize=3)
+        for step in marks:
+            axes.axvline(step, color=_BAD, linewidth=1, linestyle=(0, (4, 3)))
         axes.set_xlabel(x_label)
         axes.grid(True, color=_GRID, linewidth=0.6)
         axes.locator_params(axis="x", integer=True, nbins=6)

@@ -46,6 +46,8 @@ class Content:
     unused_modes: tuple[str, ...]
     """Failure modes that apply to no train example, as the negatives stage found."""
     stages: tuple[StageFacts, ...]
+    alarms: list[dict[str, Any]]
+    """Of RL's guard: update, kind, sentence, action."""
     recipe: str
     environment: tuple[tuple[str, str], ...]
 
@@ -66,6 +68,7 @@ def read_content(config: RunConfig, rundir: RunDir) -> Content:
         unused_modes=_unused_modes(rundir),
         # The report's own stage is left out: the report would change by being written.
         stages=tuple(_stage(rundir, stage) for stage in STAGES if stage != "report"),
+        alarms=rundir.summary("rl").get("alarms", []) if rundir.is_done("rl") else [],
         recipe=clean(recipe),
         environment=_flat(_json(rundir.environment_path) or {}),
     )
@@ -91,6 +94,7 @@ def report_json(content: Content) -> dict[str, Any]:
             for arm, values in arms.items()
         },
         "audit": content.audit,
+        "alarms": content.alarms,
         "stages": {stage.name: stage.seconds for stage in content.stages if stage.is_done},
     }
 
@@ -113,6 +117,8 @@ def _stage(rundir: RunDir, stage: str) -> StageFacts:
         return StageFacts(stage, False, None, ())
     summary = rundir.summary(stage)
     seconds = summary.pop("seconds", None)
+    if isinstance(alarms := summary.get("alarms"), list):
+        summary["alarms"] = len(alarms)  # the curves have them in words
     return StageFacts(stage, True, seconds if is_number(seconds) else None, _flat(summary))
 
 

@@ -42,10 +42,12 @@ PLANS = (
     Plan("reward-accuracy", "reward", "Reward-model accuracy",
          (("reward/accuracy", "training"), ("reward/validation_accuracy", "validation")),
          "Share of pairs told apart."),
-    Plan("score", "rl", "RL score", (("rl/score", "score"), ("rl/reward_model", "reward model")),
-         "What RL maximises. A rise here with a falling held-out score is reward hacking."),
+    Plan("score", "rl", "RL score",
+         (("rl/score", "score"), ("rl/reward_model", "reward model"), ("validation/score", "score on validation")),
+         "What RL maximises. A rise here with a falling held-out score is reward hacking. Dashed: an alarm."),
     Plan("selection", "rl", "Held-out score", (("validation/selection", "validation"),),
-         "Mean of the selection metrics on validation, never part of the reward; it chooses the checkpoint."),
+         "Mean of the selection metrics on validation; it chooses the checkpoint, the reward never does. "
+         "Dashed: an alarm."),
     Plan("kl", "rl", "KL to the SFT model", (("rl/kl", "KL"),), "Nats per completion: how far the policy has moved."),
     Plan("beta", "rl", "KL weight beta", (("rl/beta", "beta"),), "Adapted to hold the KL target."),
     Plan("length", "rl", "Length ratio", (("rl/length_ratio", "rollouts"), ("validation/length_ratio", "validation")),
@@ -55,13 +57,19 @@ PLANS = (
 )  # fmt: skip
 
 
-def curves(rows: Sequence[Mapping[str, Any]]) -> tuple[list[Curve], list[str]]:
-    """The charts that can be drawn from the rows of metrics.jsonl, and the titles of those that cannot."""
+_WITH_ALARMS = frozenset({"score", "selection"})
+
+
+def curves(rows: Sequence[Mapping[str, Any]], alarms: Sequence[int] = ()) -> tuple[list[Curve], list[str]]:
+    """The charts that can be drawn from the rows of metrics.jsonl, and the titles of those that cannot.
+
+    `alarms` are the updates at which RL's guard raised one.
+    """
     drawn, missing = [], []
     for plan in PLANS:
         lines = [line for key, label in plan.keys if (line := _line(rows, plan.stage, key, label)).values]
         if lines:
-            drawn.append(_draw(plan, lines))
+            drawn.append(_draw(plan, lines, alarms if plan.name in _WITH_ALARMS else ()))
         else:
             missing.append(plan.title)
     return drawn, missing
@@ -72,10 +80,10 @@ def _line(rows: Sequence[Mapping[str, Any]], stage: str, key: str, label: str) -
     return Line(label, tuple(step for step, _ in points), tuple(value for _, value in points))
 
 
-def _draw(plan: Plan, lines: Sequence[Line]) -> Curve:
+def _draw(plan: Plan, lines: Sequence[Line], marks: Sequence[int]) -> Curve:
     summary = "; ".join(_summary(line, len(lines) > 1) for line in lines)
     x_label = "update" if plan.stage == "rl" else "step"
-    svg = line_chart(f"curve-{plan.name}", lines, x_label=x_label, description=f"{plan.title}: {summary}")
+    svg = line_chart(f"curve-{plan.name}", lines, x_label=x_label, description=f"{plan.title}: {summary}", marks=marks)
     note = f" Drawn as {MAX_POINTS} means." if any(len(line.values) > MAX_POINTS for line in lines) else ""
     return Curve(plan.title, plan.meaning + note, svg, tuple(line.label for line in lines), summary)
 

@@ -28,7 +28,7 @@ def render_page(content: Content) -> str:
     scores = content.scores
     samples = browser(content.samples, scores, content.flag_threshold)
     timed = [stage.seconds for stage in content.stages if stage.seconds is not None]
-    drawn, undrawn = curves(content.metrics)
+    drawn, undrawn = curves(content.metrics, [alarm["update"] for alarm in content.alarms])
     page = _environment().get_template("report.html.jinja")
     return page.render(
         content=content,

@@ -1,4 +1,4 @@
-"""What RL is paid: the learned reward, shaped, with the length penalty, and the floor where the text did not end."""
+"""What RL is paid: the learned reward, shaped, the length penalty, further terms, and a floor where nothing ended."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from homestretch.config import LengthConfig
 from homestretch.rewards.length import LengthModel, length_penalty, word_counts
+from homestretch.rewards.terms import RewardTerm
 from homestretch.training import TrainingError
 from homestretch.types import Completion, Example, ScoredCompletions, Scorer
 
@@ -20,7 +21,11 @@ Shaping = Literal["none", "log_sigmoid", "sigmoid"]
 
 @dataclass(frozen=True, slots=True)
 class RewardComposition:
-    """Everything that is added up for one completion. The KL term is per token and not here."""
+    """Everything that is added up for one completion. The KL term is per token and not here.
+
+    score = weight * shaped + length penalty + sum of each term's weight * value. Without a terminator it is
+    max(1, weight) * floor instead, plus what the terms take off, so that not ending never pays.
+    """
 
     reward: Scorer
     floor: float
@@ -28,9 +33,15 @@ class RewardComposition:
     length_model: LengthModel
     length: LengthConfig
     shaping: Shaping
+    weight: float = 1.0
+    """Of the learned reward, shaped. At 0 it is still computed, as a monitor."""
+    terms: tuple[RewardTerm, ...] = ()
 
     def __call__(self, examples: Sequence[Example], completions: Sequence[Completion]) -> ScoredCompletions:
-        """Score completions. ValueError if the reward has the wrong shape, TrainingError if it is not finite."""
+        """Score completions; each part is in `terms` before its weight, those of `rl.terms` as "term/NAME".
+
+        ValueError if the learned reward has the wrong shape, TrainingError if it is not finite or a term fails.
+        """
         learned = checked(self.reward(examples, completions), len(examples))
         shaped = self._shaped(learned, examples)
         penalty = length_penalty(
@@ -38,8 +49,12 @@ class RewardComposition:
             coefficient=self.length.coefficient, tolerance=self.length.tolerance,
         )  # fmt: skip
         terminated = np.array([c.terminated for c in completions])
-        scores = np.where(terminated, shaped + penalty, self.floor)
-        return ScoredCompletions(scores, {"reward_model": learned, "shaped": shaped, "length_penalty": penalty})
+        values = {term.name: term(examples, completions) for term in self.terms}
+        added = sum((term.weight * values[term.name] for term in self.terms), start=np.zeros(len(examples)))
+        floor = max(1.0, self.weight) * self.floor + np.minimum(added, 0.0)
+        scores = np.where(terminated, self.weight * shaped + penalty + added, floor)
+        parts = {"reward_model": learned, "shaped": shaped, "length_penalty": penalty}
+        return ScoredCompletions(scores, parts | {f"term/{name}": value for name, value in values.items()})
 
     def _shaped(self, learned: Array, examples: Sequence[Example]) -> Array:
         """log sigmoid(r - r_ref) (Wang et al. 2024, arXiv 2402.00742) or sigmoid(r - r_ref) (PAR, arXiv 2502.18770).

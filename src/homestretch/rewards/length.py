@@ -38,6 +38,14 @@ class LengthModel:
     def _expected(self, example: Example) -> float:
         if example.references:
             return float(np.mean([len(words(r)) for r in example.references]))
+        return self._predicted(example)
+
+    def relative(self, examples: Sequence[Example], completions: Sequence[Completion]) -> NDArray[np.float64]:
+        """(words + 1) / (words predicted from the source + 1), shape (n,): references vary in it too."""
+        predicted = np.array([self._predicted(example) for example in examples])
+        return np.asarray((word_counts(completions) + 1) / (predicted + 1))
+
+    def _predicted(self, example: Example) -> float:
         return float(np.expm1(self.intercept + self.slope * np.log1p(len(words(example.source)))))
 
 

@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from homestretch.algorithms.guard import Guard
+from homestretch.algorithms.guard import Guard, Observation
 from homestretch.algorithms.learner import Learner, UpdateStats
-from homestretch.checkpoint import load_trainable, save_trainable
+from homestretch.checkpoint import load_trainable
 from homestretch.config import RunConfig
-from homestretch.console import progress, say
-from homestretch.data import load_splits
+from homestretch.console import progress, say, warn
+from homestretch.data import Splits, load_splits
 from homestretch.encoding import encoded_pairs
 from homestretch.metrics import build_selection
 from homestretch.models import (
@@ -32,6 +33,7 @@ from homestretch.rollouts.collect import collect, prompt_batches
 from homestretch.rollouts.sampler import generate
 from homestretch.rollouts.slots import supports_slots
 from homestretch.rundir import RunDir, append_jsonl
+from homestretch.scorers import build_statistics, build_terms, lost_judges, reference_bands
 from homestretch.training import MemoryBudget, TrainingError, set_up_torch
 from homestretch.types import Example, Rollout, Scorer
 
@@ -45,46 +47,71 @@ class _Validation:
     examples: tuple[Example, ...]
     selection: Scorer
     reward: RewardComposition
+    statistics: Mapping[str, Scorer]
     budget: MemoryBudget
     """Completions decoded at once."""
 
 
+@dataclass(frozen=True, slots=True)
+class _Session:
+    """What the loop goes on with: everything that changes is in the learner and in the guard's state."""
+
+    config: RunConfig
+    rundir: RunDir
+    learner: Learner
+    validation: _Validation
+    guard: Guard
+
+
 def run(config: RunConfig, rundir: RunDir) -> dict[str, Any]:
-    """Write run/policy/ and samples.jsonl; returns which update was kept and why RL stopped.
+    """Write run/policy/ and samples.jsonl; returns which update was kept, why RL stopped, and the alarms.
 
     On a TrainingError nothing bad was applied: run/policy/ is then the best checkpoint so far, and the message says so.
     """
     set_up_torch(config)
     splits = load_splits(config)
     rundir.rl_samples_path.unlink(missing_ok=True)
+    for warning in lost_judges(config, splits.train):
+        warn(warning)
     models = load_models(config, rundir)
-    learner = _learner(config, models, splits.train)
-    validation = _Validation(
-        splits.validation[: config.rl.max_validation_examples],
-        build_selection(config, splits.train),
-        _reward(config, models.reward, splits.train),
-        MemoryBudget(config.evaluate.batch_size, "evaluate.batch_size"),
-    )
-    guard = Guard(config.rl.guard)
-    guard.observe(0, _validate(config, rundir, learner, validation, 0), 0.0)
-    save_trainable(learner.lm.model, _best_path(rundir))
+    session = _session(config, rundir, models, splits)
+    _watch(session, 0, 0.0)
+    guard = session.guard
     try:
-        update, stopped = _train(config, rundir, learner, validation, guard, [*splits.train, *splits.prompts])
+        update, stopped = _train(session, [*splits.train, *splits.prompts])
     except TrainingError as error:
-        _ship_best(config, rundir, learner)
+        _ship_best(config, rundir, session.learner)
         kept = f"the best checkpoint so far (update {guard.best_update}) is in {rundir.policy_dir}"
         raise TrainingError(f"{error}; {kept}") from error
-    _ship_best(config, rundir, learner)
+    _ship_best(config, rundir, session.learner)
     say(f"rl: stopped after update {update} ({stopped}); kept update {guard.best_update}")
     if guard.best_update == 0:
         say("rl: no update beat the SFT model on the held-out metrics, so policy/ is the SFT model")
-    return {"updates": update, "kept_update": guard.best_update, "stopped": stopped}
+    alarms = [asdict(alarm) for alarm in guard.state.alarms]
+    return {"updates": update, "kept_update": guard.best_update, "stopped": stopped, "alarms": alarms}
 
 
-def _train(
-    config: RunConfig, rundir: RunDir, learner: Learner, validation: _Validation, guard: Guard, prompts: list[Example]
-) -> tuple[int, str]:
+def _session(config: RunConfig, rundir: RunDir, models: Models, splits: Splits) -> _Session:
+    reward = _reward(config, models.reward, splits.train)
+    statistics = build_statistics(config, splits.train, reward.length_model)
+    validation = _Validation(
+        splits.validation[: config.rl.max_validation_examples],
+        build_selection(config, splits.train),
+        reward,
+        statistics,
+        MemoryBudget(config.evaluate.batch_size, "evaluate.batch_size"),
+    )
+    guard = Guard(
+        config.rl.guard,
+        num_validations=-(-config.rl.num_updates // config.rl.validate_every),
+        bands=reference_bands(statistics, splits.train, config.seed),
+    )
+    return _Session(config, rundir, _learner(config, models, splits.train), validation, guard)
+
+
+def _train(session: _Session, prompts: list[Example]) -> tuple[int, str]:
     """The updates, until they are done or the guard says stop; the last one's number, and why it was the last."""
+    config, rundir, learner, reward = session.config, session.rundir, session.learner, session.validation.reward
     rng = np.random.default_rng([config.seed, 4])
     batches = prompt_batches(prompts, config.rl.prompts_per_update, rng)
     budget = MemoryBudget(config.rl.sampling.batch_size, "rl.sampling.batch_size")
@@ -92,22 +119,40 @@ def _train(
         for update in range(1, config.rl.num_updates + 1):
             start = time.perf_counter()
             rollouts = collect(
-                learner.lm, validation.reward, next(batches), config.rl,
+                learner.lm, reward, next(batches), config.rl,
                 max_new_tokens=config.data.max_completion_tokens, seed=int(rng.integers(2**31)), budget=budget,
             )  # fmt: skip
             collected, beta = time.perf_counter(), learner.beta
             stats = learner.update(rollouts, rng)
             times = {"rl/seconds_rollout": collected - start, "rl/seconds_update": time.perf_counter() - collected}
-            rundir.log_metrics("rl", update, _metrics(rollouts, stats, beta, validation.reward) | times)
+            rundir.log_metrics("rl", update, _metrics(rollouts, stats, beta, reward) | times)
             advance(1)
             if update % config.rl.validate_every and update < config.rl.num_updates:
                 continue
-            reason = guard.observe(update, _validate(config, rundir, learner, validation, update), stats.kl)
-            if guard.best_update == update:
-                save_trainable(learner.lm.model, _best_path(rundir))
-            if reason:
+            if reason := _watch(session, update, stats.kl):
                 return update, reason
     return config.rl.num_updates, "all updates done"
+
+
+def _watch(session: _Session, update: int, kl: float) -> str | None:
+    """Validate and do what the guard says: keep the checkpoint, answer an alarm. Returns why RL should end, if so."""
+    observation, row = _validate(session, update, kl)
+    verdict = session.guard.observe(observation)
+    session.rundir.log_metrics("rl", update, row | {"validation/alarms": len(session.guard.state.alarms)})
+    if verdict.is_best:
+        session.learner.save(_best_path(session.rundir))
+    if verdict.alarm:
+        say(f"rl: ALARM after update {update}, {verdict.alarm.action}: {verdict.alarm.sentence}")
+        if verdict.alarm.action == "rolled back":
+            _answer(session)
+    return verdict.stop
+
+
+def _answer(session: _Session) -> None:
+    """What is done between an alarm and the next update. What teaches the reward better belongs here as well."""
+    session.learner.roll_back(_best_path(session.rundir), beta_factor=session.config.rl.guard.beta_factor)
+    beta, update = session.learner.beta, session.guard.best_update
+    say(f"rl: back to update {update}; KL weight {beta:.4g} from now on, and no less")
 
 
 def _best_path(rundir: RunDir) -> Path:
@@ -163,8 +208,9 @@ def _learner(config: RunConfig, models: Models, train: tuple[Example, ...]) -> L
 def _reward(config: RunConfig, reward_model: RewardModel, train: tuple[Example, ...]) -> RewardComposition:
     length_model = fit_length_model(train)
     return RewardComposition(
-        reward_model, reward_model.calibration.floor, length_model, config.rl.length, config.rl.shaping
-    )
+        reward_model, reward_model.calibration.floor, length_model, config.rl.length, config.rl.shaping,
+        weight=config.rl.reward_weight, terms=build_terms(config, train),
+    )  # fmt: skip
 
 
 def _metrics(rollouts: list[Rollout], stats: UpdateStats, beta: float, reward: RewardComposition) -> dict[str, float]:
@@ -180,28 +226,30 @@ def _metrics(rollouts: list[Rollout], stats: UpdateStats, beta: float, reward: R
     return row | {f"rl/{name}": float(value) for name, value in asdict(stats).items() if value is not None}
 
 
-def _validate(
-    config: RunConfig, rundir: RunDir, learner: Learner, validation: _Validation, update: int
-) -> np.ndarray[Any, np.dtype[np.float64]]:
-    """Complete the validation examples greedily; log the means, keep a few samples, return the held-out scores."""
+def _validate(session: _Session, update: int, kl: float) -> tuple[Observation, dict[str, float]]:
+    """Complete the validation examples greedily and keep a few samples; what the guard sees, and the means to log."""
+    config, validation = session.config, session.validation
+    examples = validation.examples
     rows = generate(
-        learner.lm, validation.examples, max_new_tokens=config.data.max_completion_tokens,
+        session.learner.lm, examples, max_new_tokens=config.data.max_completion_tokens,
         batch_size=validation.budget, description="rl: validation",
     )  # fmt: skip
     completions = [row[0] for row in rows]
-    scores = validation.selection(validation.examples, completions)
-    scored = validation.reward(validation.examples, completions)
-    expected = validation.reward.length_model.expected(validation.examples)
+    scores = validation.selection(examples, completions)
+    scored = validation.reward(examples, completions)
+    expected = validation.reward.length_model.expected(examples)
+    statistics = {name: scorer(examples, completions) for name, scorer in validation.statistics.items()}
     row = {
         "validation/selection": float(scores.mean()),
         "validation/score": float(scored.scores.mean()),
-        "validation/reward_model": float(scored.terms["reward_model"].mean()),
         "validation/terminated": float(np.mean([c.terminated for c in completions])),
         "validation/length_ratio": float(np.mean((word_counts(completions) + 1) / (expected + 1))),
     }
-    rundir.log_metrics("rl", update, row)
-    say(f"rl: update {update}: " + ", ".join(f"{name.split('/')[1]} {value:.3f}" for name, value in row.items()))
-    for example, completion, score in list(zip(validation.examples, completions, scores, strict=True))[:_SAMPLES_SHOWN]:
+    row |= {f"validation/{term}": float(values.mean()) for term, values in scored.terms.items()}
+    row |= {f"validation/{name}": float(np.nanmean(x)) for name, x in statistics.items() if not np.isnan(x).all()}
+    say(f"rl: update {update}: " + ", ".join(f"{name.partition('/')[2]} {value:.3f}" for name, value in row.items()))
+    for example, completion, score in list(zip(examples, completions, scores, strict=True))[:_SAMPLES_SHOWN]:
         sample = {"text": completion.text, "terminated": completion.terminated, "score": float(score)}
-        append_jsonl(rundir.rl_samples_path, {"update": update, "id": example.id, "source": example.source, **sample})
-    return scores
+        shown = {"update": update, "id": example.id, "source": example.source, **sample}
+        append_jsonl(session.rundir.rl_samples_path, shown)
+    return Observation(update, scores, scored.scores, statistics, kl), row

@@ -1,0 +1,175 @@
+"""The guard in a real, tiny RL run: a planted leak is seen, taken back and ended; a clean reward is left alone."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+
+from conftest import tiny_config, tiny_examples
+from homestretch.algorithms.learner import Learner
+from homestretch.data import Splits
+from homestretch.encoding import encoded_pairs
+from homestretch.models import load_language_model, save_language_model
+from homestretch.rewards.reward_model import build_reward_model, save_reward_model
+from homestretch.rundir import RunDir, read_jsonl
+from homestretch.stages import rl
+from homestretch.training import summed_nll
+
+HERE = "unit.test_guard_rl"
+SETTINGS = {
+    "num_updates": 8, "critic_warmup_updates": 0, "prompts_per_update": 8, "completions_per_prompt": 16,
+    "validate_every": 1, "num_epochs": 1, "num_minibatches": 1,
+    "kl": {"beta": 0.02}, "reward_weight": 0.0, "length": {"coefficient": 0.0},
+    "sampling": {"batch_size": 128},
+}  # fmt: skip
+
+
+NAMES = ("Ann", "Bob", "Tom", "Eva", "Ida", "Leo", "Max", "Kim")
+
+
+def named_examples():
+    """24 different examples: the four chats with six casts. Copies of one example would be no independent evidence."""
+    return [_recast(example, i, i // 4) for i, example in enumerate(tiny_examples(24))]
+
+
+def _recast(example, i, turn):
+    cast = {name: NAMES[(place + turn) % len(NAMES)] for place, name in enumerate(NAMES)}
+
+    def recast(text):
+        return re.sub("|".join(NAMES), lambda match: cast[match.group()], text)
+
+    return replace(
+        example, id=f"e{i}", source=recast(example.source), prompt=recast(example.prompt),
+        document_span=(0, len(recast(example.source))), references=(recast(example.reference),),
+    )  # fmt: skip
+
+
+def leak(examples, completions):
+    """Pays 1 for every "the", whatever the rest."""
+    return np.array([float(c.text.split().count("the")) for c in completions])
+
+
+def near_the_reference(examples, completions):
+    wanted = [set(e.reference.split()) for e in examples]
+    return np.array([len(w & set(c.text.split())) / len(w) for w, c in zip(wanted, completions, strict=True)])
+
+
+@pytest.fixture(scope="module")
+def trained(tiny_folders, tmp_path_factory):
+    """SFT models by their steps, and an untrained reward model."""
+    folder, config = tmp_path_factory.mktemp("trained"), tiny_config()
+    for steps in (25, 40):
+        lm = load_language_model(tiny_folders["llama"], config)
+        pairs = encoded_pairs(lm.codec, named_examples())[0]
+        optimizer = torch.optim.AdamW(lm.model.parameters(), lr=1e-2)
+        for _ in range(steps):
+            optimizer.zero_grad()
+            summed_nll(lm, pairs).backward()
+            optimizer.step()
+        save_language_model(lm, folder / str(steps))
+    torch.manual_seed(0)
+    save_reward_model(build_reward_model(config, folder / "40"), folder / "reward")
+    return folder
+
+
+@pytest.fixture
+def run_rl(trained, tmp_path, monkeypatch):
+    def run(scorer, *, sft_steps, seed=0, lr, **settings):
+        data = {"task": "chats", "template": "{document}\nSummary:", "max_prompt_tokens": 64}
+        section = SETTINGS | {
+            "terms": [{"scorer": f"{HERE}:{scorer}", "weight": 1.0}],
+        }
+        section["optimizer"] = {"lr": lr, "schedule": "constant"}
+        config = tiny_config(
+            data=data | {"max_completion_tokens": 24}, rl=section | settings, seed=seed,
+            evaluate={"selection_metrics": ("rouge_l",)},
+        )  # fmt: skip
+        rundir = RunDir(tmp_path / f"run-{seed}")
+        rundir.path.mkdir()
+        rundir.sft_dir.symlink_to(trained / str(sft_steps))
+        rundir.reward_dir.symlink_to(trained / "reward")
+        examples = tuple(named_examples())
+        monkeypatch.setattr(rl, "load_splits", lambda _: Splits(examples, examples, (), ()))
+        return config, rundir, rl.run(config, rundir)
+
+    return run
+
+
+def weights(model):
+    return {name: p.detach().clone() for name, p in model.named_parameters()}
+
+
+def test_a_planted_leak_is_seen_taken_back_and_ended(run_rl, monkeypatch):
+    events = []
+    save, roll_back = Learner.save, Learner.roll_back
+
+    def remembering_save(self, path):
+        save(self, path)
+        events.append(("save", weights(self.actor_critic), self.beta))
+
+    def remembering_roll_back(self, path, *, beta_factor):
+        before = weights(self.actor_critic), self.beta
+        assert self.optimizer.state
+        steps = self.schedule.last_epoch
+        roll_back(self, path, beta_factor=beta_factor)
+        assert not self.optimizer.state
+        assert self.schedule.last_epoch == steps
+        events.append(("back", weights(self.actor_critic), self.beta / before[1]))
+        assert any(not torch.equal(p, before[0][name]) for name, p in events[-1][1].items())
+
+    monkeypatch.setattr(Learner, "save", remembering_save)
+    monkeypatch.setattr(Learner, "roll_back", remembering_roll_back)
+    config, rundir, summary = run_rl("leak", sft_steps=40, lr=3e-3, num_updates=20)
+    assert summary["alarms"][0]["kind"] == "divergence"
+    assert "the reward rose" in summary["alarms"][0]["sentence"]
+    assert [alarm["action"] for alarm in summary["alarms"]] == ["rolled back", "stopped"]
+    assert summary["stopped"] == summary["alarms"][1]["sentence"]
+    assert summary["updates"] == summary["alarms"][1]["update"] < 20
+    names = [name for name, _, _ in events]
+    assert names.count("back") == 1
+    back = names.index("back")
+    _, kept, _ = events[back - 1]
+    assert events[back][2] == 2.0
+    assert "value_head.weight" in kept
+    assert all(torch.equal(p, kept[name]) for name, p in events[back][1].items())
+    shipped = [e for e in events if e[0] == "save"][-1][1]
+    written = weights(load_language_model(rundir.policy_dir, config).model)
+    assert all(torch.equal(p, shipped[f"policy.{name}"]) for name, p in written.items())
+
+    rows = read_jsonl(rundir.metrics_path)
+    betas = [row["rl/beta"] for row in rows if "rl/beta" in row]
+    alarm = summary["alarms"][0]["update"]
+    assert min(betas[alarm:]) >= 2 * 0.9 * betas[alarm - 1]
+    counts = [row["validation/alarms"] for row in rows if "validation/alarms" in row]
+    assert (counts[0], counts[-1]) == (0, 2)
+    assert counts == sorted(counts)
+    validations = [row for row in rows if f"validation/term/{HERE}:leak" in row]
+    assert len(validations) == len(counts)
+    assert {"validation/relative_length", "validation/density", "validation/repetition_3"} <= set(validations[0])
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_a_clean_reward_raises_no_alarm(run_rl, seed):
+    _, rundir, summary = run_rl("near_the_reference", sft_steps=25, seed=seed, lr=5e-4, num_updates=6)
+    assert summary["alarms"] == []
+    scores = [row["validation/selection"] for row in read_jsonl(rundir.metrics_path) if "validation/selection" in row]
+    assert len(set(scores)) > 1
+    assert max(scores) > scores[0]
+
+
+def test_the_raised_weight_is_not_adapted_away(tiny_folders, tmp_path):
+    from rl_helpers import build_learner, grouped_rollouts, rl_section
+
+    lm = load_language_model(tiny_folders["llama"], tiny_config())
+    learner = build_learner(lm, rl_section("ppo", kl={"beta": 0.1, "target": 100.0, "horizon": 10}))
+    learner.save(tmp_path / "best")
+    learner.update(grouped_rollouts(lm, [[1.0, -1.0]]), np.random.default_rng(0))
+    assert learner.beta < 0.1
+    learner.beta = 0.1
+    learner.roll_back(tmp_path / "best", beta_factor=2.0)
+    learner.update(grouped_rollouts(lm, [[1.0, -1.0]]), np.random.default_rng(0))
+    assert learner.beta == 0.2
