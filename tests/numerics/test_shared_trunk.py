@@ -31,8 +31,9 @@ from rl_helpers import encoded, rl_section
 
 KINDS = ("llama", "gpt2", "bart")
 LORA = {"r": 4, "alpha": 8}
-ROUTES = ("policy", "frozen")
-"""Whose trunk the reward's adapter sits on: the policy's (`model.lora`) or the frozen reference's (`reward.lora`)."""
+ROUTES = ("policy", "frozen", "state")
+"""Whose trunk the reward's adapter sits on: the policy's (`model.lora`) or the frozen reference's (`reward.lora`).
+"state" is the latter with a reward that reads the last state alone."""
 
 
 @dataclass(frozen=True)
@@ -47,7 +48,7 @@ class Stand:
 
 def settings(kind: str, route: str, **overrides: Any) -> RunConfig:
     model = dict(tiny_config(kind).model) | {"lora": LORA if route == "policy" else None}
-    reward = {"lora": LORA if route == "frozen" else None}
+    reward = {"lora": None if route == "policy" else LORA, "score": "state" if route == "state" else None}
     return tiny_config(kind, model=model, reward=reward, **overrides)
 
 
@@ -69,6 +70,9 @@ def stand(tiny_folders, tmp_path, request):
     rundir.sft_dir.symlink_to(tiny_folders[kind])
     model = build_reward_model(config, rundir.sft_dir)
     randomise_adapters(model, seed=7)
+    with torch.no_grad():
+        for parameter in model.head.parameters() if model.head is not None else ():
+            parameter.add_(0.1 * torch.randn(parameter.shape, generator=torch.Generator().manual_seed(9)))
     save_reward_model(model, rundir.reward_dir, on_sft=True)
     shared = load_models(config, rundir)
     adapter = rundir.reward_dir / "adapter"
@@ -234,7 +238,7 @@ def test_the_written_adapter_is_peft_s_own_and_names_no_place(tiny_folders, tmp_
     from peft import PeftModel
     from transformers import AutoModelForSequenceClassification
 
-    config = settings("llama", "frozen")
+    config = settings("llama", "state")
     model = build_reward_model(config, tiny_folders["llama"])
     randomise_adapters(model, seed=7)
     save_reward_model(model, tmp_path / "reward", on_sft=True)

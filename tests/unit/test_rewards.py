@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
-from transformers import AutoModelForSequenceClassification, AutoTokenizer, BertConfig, BertModel
+from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification, AutoTokenizer, BertConfig, BertModel
 
 from conftest import TEXTS, tiny_config, tiny_examples
 from homestretch.config import LengthConfig
@@ -39,11 +39,14 @@ def bert_folder(path):
     return path
 
 
+@pytest.mark.parametrize("score", ["likelihood", "state"])
 @pytest.mark.parametrize("kind", ["llama", "gpt2", "bart", "t5", "encoder-decoder", "bert"])
-def test_saved_and_loaded_it_gives_the_same_rewards(kind, tiny_folders, tmp_path):
+def test_saved_and_loaded_it_gives_the_same_rewards(kind, score, tiny_folders, tmp_path):
     backbone = "sft" if kind != "bert" else str(bert_folder(tmp_path / "bert"))
-    config = tiny_config("llama" if kind == "bert" else kind, reward={"backbone": backbone})
+    score = score if kind != "bert" else None
+    config = tiny_config("llama" if kind == "bert" else kind, reward={"backbone": backbone, "score": score})
     model = build_reward_model(config, tiny_folders.get(kind, tmp_path))
+    model.standardise([model.encode(e, Completion(e.reference)) for e in tiny_examples(6)])
     model.calibration = calibrate(
         reference_logits_N=np.array([1.0, 2.0]), reference_words_N=np.array([5.0, 9.0]),
         sample_logits_PK=np.array([[0.1, 0.4], [1.0, -1.0]]), sample_words_PK=np.array([[3.0, 4.0], [7.0, 2.0]]),
@@ -70,7 +73,7 @@ def test_an_encoder_is_a_reward_but_no_policy(tmp_path):
 
 @pytest.mark.parametrize("kind", ["llama", "gpt2"])
 def test_plain_transformers_gives_the_same_logit(kind, tiny_folders, tmp_path):
-    model = build_reward_model(tiny_config(kind), tiny_folders[kind])
+    model = build_reward_model(tiny_config(kind, reward={"score": "state"}), tiny_folders[kind])
     example = tiny_examples(1)[0]
     ours = model.raw([example], [Completion(example.reference)])[0]
     save_reward_model(model, tmp_path / "reward")
@@ -80,6 +83,56 @@ def test_plain_transformers_gives_the_same_logit(kind, tiny_folders, tmp_path):
     with torch.no_grad():
         theirs = plain(**tokenizer(text, return_tensors="pt", return_token_type_ids=False)).logits[0, 0].item()
     assert ours == pytest.approx(theirs, abs=1e-4)
+
+
+@pytest.mark.parametrize("terminated", [True, False])
+def test_a_likelihood_score_is_its_formula_in_plain_transformers(terminated, tiny_folders, tmp_path):
+    from safetensors.torch import load_file
+
+    model = build_reward_model(tiny_config(), tiny_folders["llama"])
+    with torch.no_grad():
+        model.head.weight.normal_(generator=torch.Generator().manual_seed(0))
+    examples = tiny_examples(4)
+    model.standardise([model.encode(e, Completion(e.reference)) for e in examples])
+    completion = Completion(examples[0].reference, terminated=terminated)
+    ours = model.raw(examples[:1], [completion])[0]
+    together = model.raw(examples[:1] * 3, [completion, Completion("other words", terminated=True), completion])
+    assert together[[0, 2]] == pytest.approx(ours, abs=1e-4)
+
+    save_reward_model(model, tmp_path / "reward")
+    plain = AutoModelForCausalLM.from_pretrained(tmp_path / "reward").eval()
+    tokenizer = AutoTokenizer.from_pretrained(tmp_path / "reward")
+    head = load_file(tmp_path / "reward" / "reward_head.safetensors")
+    prompt = tokenizer(examples[0].prompt, return_tensors="pt")["input_ids"]
+    text = " " + completion.text + (tokenizer.eos_token if terminated else "")
+    ids = torch.cat([prompt, tokenizer(text, add_special_tokens=False, return_tensors="pt")["input_ids"]], dim=1)
+    with torch.no_grad():
+        out = plain(ids, output_hidden_states=True)
+    logprobs = out.logits[0, :-1].log_softmax(-1).gather(-1, ids[0, 1:, None])[prompt.shape[1] - 1 :]
+    a, b = head["likelihood"]
+    theirs = head["weight"][0] @ out.hidden_states[-1][0, -1] + a * logprobs.sum() + b
+    assert ours == pytest.approx(theirs.item(), abs=1e-4)
+
+
+def test_a_likelihood_starts_standardised_on_references(tiny_folders):
+    model = build_reward_model(tiny_config(), tiny_folders["llama"])
+    examples = tiny_examples(6)
+    references = [Completion(e.reference) for e in examples]
+    assert np.all(model.raw(examples, references) == 0)
+    model.standardise([model.encode(e, c) for e, c in zip(examples, references, strict=True)])
+    scores = model.raw(examples, references)
+    assert scores.mean() == pytest.approx(0, abs=1e-4)
+    assert scores.std() == pytest.approx(1, abs=1e-4)
+
+
+def test_the_paper_preset_reads_the_last_state_and_an_encoder_has_no_likelihood(tiny_folders, tmp_path):
+    paper = build_reward_model(tiny_config(negatives={"preset": "paper"}), tiny_folders["llama"])
+    assert paper.head is None
+    encoder_decoder = build_reward_model(tiny_config("bart", negatives={"preset": "paper"}), tiny_folders["bart"])
+    assert encoder_decoder.head.likelihood is None
+    config = tiny_config(reward={"backbone": str(bert_folder(tmp_path / "bert")), "score": "likelihood"})
+    with pytest.raises(UserError, match=r"reward.score: .* is an encoder \(bert\)"):
+        build_reward_model(config, tmp_path)
 
 
 def test_the_loss_falls_when_good_scores_above_bad():

@@ -1,14 +1,14 @@
 """The learned reward: (prompt, completion, terminator) -> one number.
 
-Three kinds of backbone, one interface. Causal models and encoders are transformers' sequence classifiers with one
-output, so that the folder loads with `AutoModelForSequenceClassification` and gives the same logits. Encoder-decoders
-keep their language-model trunk; the head on the decoder's last state is beside it in `reward_head.safetensors`.
+Two kinds, one interface. A language model scores by the likelihood it gives the completion and by a head on the state
+after its last token (`reward_head.safetensors` beside the model). A sequence classifier of transformers' (encoders, and
+causal models with `reward.score: state`) has its head within, and its folder gives the same logits by itself.
 Trained as adapters on the SFT model it is written a second time, as those, and may sit on a trunk that RL has anyway.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -21,7 +21,7 @@ from torch import Tensor, nn
 from homestretch.adapters import active_adapter, attach_adapter, is_adapted, write_adapter
 from homestretch.config import LoRAConfig, RunConfig
 from homestretch.encoding import Codec, pad
-from homestretch.forward import response_batch, response_states
+from homestretch.forward import response_batch, response_logprobs, response_states
 from homestretch.models import (
     LanguageModel,
     accepted,
@@ -40,7 +40,7 @@ from homestretch.rewards.calibration import Calibration
 from homestretch.rewards.length import word_counts
 from homestretch.rundir import atomic_dir, read_json, write_json
 from homestretch.training import MemoryBudget, grouped_microbatches
-from homestretch.types import Completion, Example
+from homestretch.types import Completion, Example, UserError
 
 _HEAD_FILE = "reward_head.safetensors"
 _SETTINGS_FILE = "reward.json"
@@ -49,13 +49,45 @@ _ADAPTER = "reward"
 """The name of the reward's adapter on a shared trunk."""
 
 
+class RewardHead(nn.Module):
+    """From a language model's state after a completion, and its log-likelihood, to a logit.
+
+    logit = w . h + a * log p(completion | prompt) + b. A linear map of one state hardly learns from a few thousand
+    examples whether a name or a date is the right one; the likelihood, which compares every token with what the prompt
+    calls for, knows it from SFT (LOG.md). Training the logit trains the trunk's own probabilities, as in Rafailov et
+    al. 2023 (arXiv 2305.18290), against many classes of bad completions.
+    """
+
+    def __init__(self, width: int, *, likelihood: bool) -> None:
+        """`likelihood`: with the terms a and b; else w alone."""
+        super().__init__()
+        self.weight = nn.Parameter(torch.zeros(1, width) if likelihood else 0.02 * torch.randn(1, width))
+        self.likelihood = nn.Parameter(torch.zeros(2)) if likelihood else None
+        """a and b; both 0 until `standardise` or a file gives them."""
+
+    def forward(self, state_BD: Tensor, logprob_B: Tensor | None) -> Tensor:
+        """Logits (B,), float32. `logprob_B` is in nats, and only read where the likelihood counts."""
+        logit_B = (state_BD.float() @ self.weight.T)[:, 0]
+        if self.likelihood is None:
+            return logit_B
+        assert logprob_B is not None
+        return logit_B + self.likelihood[0] * logprob_B + self.likelihood[1]
+
+    @torch.no_grad()
+    def standardise(self, logprob_N: Tensor) -> None:
+        """Start with a mean of 0 and a standard deviation of 1 over these completions, the references say."""
+        assert self.likelihood is not None
+        scale = 1 / logprob_N.std(unbiased=False).clamp(min=1e-3)
+        self.likelihood.copy_(torch.stack([scale, -scale * logprob_N.mean()]))
+
+
 class RewardModel(nn.Module):
     """A scorer with trainable parameters. `logits` has gradients; calling it gives calibrated rewards."""
 
     def __init__(
         self,
         lm: LanguageModel,
-        head: nn.Linear | None,
+        head: RewardHead | None,
         calibration: Calibration,
         budget: MemoryBudget,
         *,
@@ -86,8 +118,8 @@ class RewardModel(nn.Module):
             return self._logits(encoded)
 
     def _logits(self, encoded: Sequence[tuple[Sequence[int], Sequence[int]]]) -> Tensor:
-        if self.lm.family == "seq2seq":
-            return self._decoder_logits(encoded)
+        if self.head is not None:
+            return torch.as_tensor(self.head(*self._evidence(encoded)))
         if self.lm.shares_prompts:
             return self._packed_logits(encoded)
         ids, mask = pad([(*p, *c) for p, c in encoded], self.lm.codec.pad_id)
@@ -95,23 +127,14 @@ class RewardModel(nn.Module):
         second = torch.arange(ids.shape[1])[None] >= torch.tensor([[len(p)] for p, _ in encoded])
         optional = {"token_type_ids": (second & mask).long().to(self.lm.device)} if self.lm.family == "encoder" else {}
         with self.lm.autocast():
-            if self.head is None:
-                return torch.as_tensor(self.model(**inputs, **accepted(self.model, optional)).logits[:, 0].float())
-            score, trunk = self._causal_parts()
-            states = trunk(**inputs, use_cache=False).last_hidden_state
-            last_B = mask.sum(1).to(self.lm.device) - 1
-            return torch.as_tensor(score(states[torch.arange(len(encoded)), last_B])[:, 0].float())
-
-    def _causal_parts(self) -> tuple[nn.Module, Any]:
-        """The scalar head on a causal model's last states, and its trunk, adapters within."""
-        model = self.model.get_base_model() if is_adapted(self.model) else self.model
-        return self.head or model.score, getattr(model, model.base_model_prefix)
+            return torch.as_tensor(self.model(**inputs, **accepted(self.model, optional)).logits[:, 0].float())
 
     def _packed_logits(self, encoded: Sequence[tuple[Sequence[int], Sequence[int]]]) -> Tensor:
         """A causal classifier's head on each completion's last token, every prompt computed once."""
         batch = response_batch([p for p, _ in encoded], [c for _, c in encoded], self.lm)
         packed = pack(batch.prompt_ids, batch.prompt_mask, batch.prompt_index_B, batch.ids_BT, batch.mask_BT)
-        score, trunk = self._causal_parts()
+        model = self.model.get_base_model() if is_adapted(self.model) else self.model
+        trunk = getattr(model, model.base_model_prefix)
         with self.lm.autocast():
             states = trunk(
                 input_ids=packed.ids, attention_mask=additive_mask(packed.allowed, self.lm.dtype),
@@ -119,16 +142,31 @@ class RewardModel(nn.Module):
             ).last_hidden_state  # fmt: skip
             length_B1 = batch.mask_BT.sum(1, keepdim=True)
             last_BD = states_after(states[:, -packed.num_kept :], packed, batch.prompt_index_B, length_B1)[:, 0]
-            return torch.as_tensor(score(last_BD)[:, 0].float())
+            return torch.as_tensor(model.score(last_BD)[:, 0].float())
 
-    def _decoder_logits(self, encoded: Sequence[tuple[Sequence[int], Sequence[int]]]) -> Tensor:
-        """The head on the decoder's state after the last token: a padding place after it makes that state an output."""
+    def _evidence(self, encoded: Sequence[tuple[Sequence[int], Sequence[int]]]) -> tuple[Tensor, Tensor | None]:
+        """The state (B, D) after each completion's last token, and its log-likelihood (B,) if that counts.
+
+        A padding place behind the last token makes the state after it an output; its own likelihood is left out.
+        """
         assert self.head is not None
-        completions = [(*c, self.lm.codec.pad_id) for _, c in encoded]
-        batch = response_batch([p for p, _ in encoded], completions, self.lm)
-        states_BTD = response_states(self.lm, batch).hidden_BTD.float()
+        batch = response_batch([p for p, _ in encoded], [(*c, self.lm.codec.pad_id) for _, c in encoded], self.lm)
         last_B = torch.tensor([len(c) for _, c in encoded], device=self.lm.device)
-        return torch.as_tensor(self.head(states_BTD[torch.arange(len(encoded)), last_B])[:, 0])
+        rows_B = torch.arange(len(encoded), device=self.lm.device)
+        if self.head.likelihood is None:
+            return response_states(self.lm, batch).hidden_BTD[rows_B, last_B], None
+        out = response_logprobs(self.lm, batch)
+        counts_BT = torch.arange(batch.ids_BT.shape[1], device=self.lm.device) < last_B[:, None]
+        return out.hidden_BTD[rows_B, last_B], (out.logprobs_BT * counts_BT).sum(1)
+
+    @torch.no_grad()
+    def standardise(self, encoded: Sequence[tuple[Sequence[int], Sequence[int]]]) -> None:
+        """Start an untrained likelihood term from these completions of people's; nothing without such a term."""
+        if self.head is None or self.head.likelihood is None:
+            return
+        parts = grouped_microbatches([p for p, _ in encoded], [len(c) for _, c in encoded], self.budget.size)
+        found = [self._evidence([encoded[i] for i in part])[1] for part in parts]
+        self.head.standardise(torch.cat([logprob_B for logprob_B in found if logprob_B is not None]))
 
     @torch.no_grad()
     def raw(self, examples: Sequence[Example], completions: Sequence[Completion]) -> NDArray[np.float64]:
@@ -157,7 +195,7 @@ def build_reward_model(config: RunConfig, sft_dir: Path) -> RewardModel:
     path = sft_dir if config.reward.backbone == "sft" else config.reward.backbone
     rng_state = torch.get_rng_state()
     torch.manual_seed(config.seed)
-    model = _load(path, config, head_path=None)
+    model = _build(path, config)
     torch.set_rng_state(rng_state)
     lora = config.reward.lora or config.model.lora
     return _with_lora(model, lora, config.seed) if lora else model
@@ -165,7 +203,8 @@ def build_reward_model(config: RunConfig, sft_dir: Path) -> RewardModel:
 
 def load_reward_model(path: Path, config: RunConfig) -> RewardModel:
     """What `save_reward_model` wrote, ready to score."""
-    model = _load(path, config, head_path=path / _HEAD_FILE)
+    has_head = (path / _HEAD_FILE).exists()
+    model = _load_with_head(path, config, _read_head(path)) if has_head else _load_classifier(path, config)
     model.calibration = _read_calibration(path)
     freeze(model.model, model.lm.dtype)
     return model.requires_grad_(False).eval()
@@ -183,11 +222,12 @@ def attach_reward_model(lm: LanguageModel, path: Path, config: RunConfig) -> Rew
     adapters are of another model.
     """
     model, rest = attach_adapter(lm.model, path / _ADAPTER_DIR, _ADAPTER)
-    weight = rest["score.weight"] if lm.family == "causal" else _read_head(path / _HEAD_FILE)["weight"]
-    head = nn.Linear(weight.shape[1], 1, bias=False).requires_grad_(False)
-    head.weight.copy_(weight)
+    is_classifier = not (path / _HEAD_FILE).exists()
+    head = _head_of({"weight": rest["score.weight"]}) if is_classifier else _read_head(path)
     shared, calibration = replace(lm, model=model), _read_calibration(path)
-    return RewardModel(shared, head.to(lm.device), calibration, _budget(config), adapter=_ADAPTER).eval()
+    return RewardModel(
+        shared, head.requires_grad_(False).to(lm.device), calibration, _budget(config), adapter=_ADAPTER
+    ).eval()
 
 
 def _budget(config: RunConfig) -> MemoryBudget:
@@ -198,30 +238,34 @@ def _read_calibration(path: Path) -> Calibration:
     return Calibration(**read_json(path / _SETTINGS_FILE)["calibration"])
 
 
-def _read_head(path: Path) -> dict[str, Tensor]:
+def _read_head(path: Path) -> RewardHead:
     from safetensors.torch import load_file
 
-    tensors: dict[str, Tensor] = load_file(path)
-    return tensors
+    return _head_of(load_file(path / _HEAD_FILE))
 
 
-def _load(path: str | Path, config: RunConfig, *, head_path: Path | None) -> RewardModel:
+def _head_of(written: Mapping[str, Tensor]) -> RewardHead:
+    head = RewardHead(written["weight"].shape[1], likelihood="likelihood" in written)
+    head.load_state_dict(written)
+    return head
+
+
+def _load_with_head(path: str | Path, config: RunConfig, head: RewardHead | None = None) -> RewardModel:
+    """A language model with this head, or with an untrained one that counts the likelihood as the recipe says."""
+    lm = load_language_model(path, config)
+    head = head or RewardHead(hidden_size(lm), likelihood=_counts_likelihood(config))
+    return RewardModel(lm, head.to(lm.device), Calibration(), _budget(config))
+
+
+def _load_classifier(path: str | Path, config: RunConfig) -> RewardModel:
     from transformers import AutoConfig, AutoModelForSequenceClassification, AutoTokenizer
 
-    model_config = AutoConfig.from_pretrained(path)
-    if model_config.is_encoder_decoder:
-        lm = load_language_model(path, config)
-        head = nn.Linear(hidden_size(lm), 1, bias=False)
-        nn.init.normal_(head.weight, std=0.02)
-        if head_path is not None:
-            head.load_state_dict(_read_head(head_path))
-        return RewardModel(lm, head.to(lm.device), Calibration(), _budget(config))
     tokenizer = AutoTokenizer.from_pretrained(path)
     model = AutoModelForSequenceClassification.from_pretrained(
         path, num_labels=1, dtype=torch.float32, attn_implementation=config.model.attention
     )
     separate_pad(model, tokenizer)
-    family = "encoder" if _is_encoder(model_config) else "causal"
+    family = "encoder" if _is_encoder(AutoConfig.from_pretrained(path)) else "causal"
     device = resolve_device(config)
     width = model.get_input_embeddings().embedding_dim
     codec = Codec(tokenizer, family, config.data)  # type: ignore[arg-type]
@@ -231,12 +275,33 @@ def _load(path: str | Path, config: RunConfig, *, head_path: Path | None) -> Rew
     return RewardModel(lm, None, Calibration(), _budget(config))
 
 
+def _build(path: str | Path, config: RunConfig) -> RewardModel:
+    """An untrained reward model of the kind that recipe and backbone call for."""
+    from transformers import AutoConfig
+
+    backbone = AutoConfig.from_pretrained(path)
+    if _is_encoder(backbone):
+        if config.reward.score == "likelihood":
+            raise UserError(
+                f"reward.score: {path} is an encoder ({backbone.model_type}), which gives texts no likelihood; use "
+                "reward.score=state, or another backbone"
+            )
+        return _load_classifier(path, config)
+    if _counts_likelihood(config) or backbone.is_encoder_decoder:
+        return _load_with_head(path, config)
+    return _load_classifier(path, config)
+
+
+def _counts_likelihood(config: RunConfig) -> bool:
+    by_preset = "state" if config.negatives.preset == "paper" else "likelihood"
+    return (config.reward.score or by_preset) == "likelihood"
+
+
 def _is_encoder(model_config: Any) -> bool:
     from transformers.models.auto.modeling_auto import MODEL_FOR_MASKED_LM_MAPPING_NAMES
 
-    return model_config.model_type in MODEL_FOR_MASKED_LM_MAPPING_NAMES and not getattr(
-        model_config, "is_decoder", False
-    )
+    writes = model_config.is_encoder_decoder or getattr(model_config, "is_decoder", False)
+    return model_config.model_type in MODEL_FOR_MASKED_LM_MAPPING_NAMES and not writes
 
 
 def _with_lora(model: RewardModel, lora: LoRAConfig, seed: int) -> RewardModel:
@@ -253,7 +318,7 @@ def _with_lora(model: RewardModel, lora: LoRAConfig, seed: int) -> RewardModel:
 
 
 def save_reward_model(model: RewardModel, path: Path, *, on_sft: bool = False) -> None:
-    """Write a plain Hugging Face folder (adapters merged) with the calibration and, for encoder-decoders, the head.
+    """Write a plain Hugging Face folder (adapters merged) with the calibration and, beside a language model, the head.
 
     Adapters are written as well, in the folder's `adapter`, where they are `on_sft`: trained on the SFT model. The
     model must not be used after.

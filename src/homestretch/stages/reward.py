@@ -38,6 +38,9 @@ from homestretch.training import (
 )
 from homestretch.types import Completion, Example, Judged
 
+_NUM_STANDARDISED = 256
+"""Training references whose likelihoods set the scale that the score starts with."""
+
 
 def run(config: RunConfig, rundir: RunDir) -> dict[str, Any]:
     """Write run/reward/ and run/reward/audit.json; returns the audit's main numbers."""
@@ -52,6 +55,7 @@ def run(config: RunConfig, rundir: RunDir) -> dict[str, Any]:
     best_path = rundir.path / ".reward-best.safetensors"
     train_groups = reward_groups(model, splits.train, train)
     validation_groups = reward_groups(model, splits.validation, validation)
+    model.standardise([group.encoded[0] for group in train_groups[:_NUM_STANDARDISED]])
     steps = _train(config, rundir, model, train_groups, validation_groups, best_path)
     load_trainable(model, best_path)
     model.requires_grad_(False)
