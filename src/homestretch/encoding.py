@@ -119,10 +119,9 @@ class Codec:
         where nothing follows. The completion's own sampled ids are not looked at.
         """
         text, (start, end) = completion.text, span
-        before = len(self._separator(text))
-        encoded = self.tokenizer(
-            self._separator(text) + text, add_special_tokens=False, return_offsets_mapping=True
-        )  # fmt: skip
+        separator = self._separator(text)
+        encoded = self.tokenizer(separator + text, add_special_tokens=False, return_offsets_mapping=True)
+        before = len(separator)
         places = [(first - before, last - before) for first, last in encoded["offset_mapping"]]
         if completion.terminated:
             places.append((len(text), len(text) + 1))

@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 
-from homestretch.rundir import STAGES, RunDir, read_json, read_jsonl
+from homestretch.rundir import RunDir, planned_stages, read_json, read_jsonl
 
 RECIPE = """
 name: small
@@ -33,6 +33,8 @@ reward: {max_steps: 3, audit: {num_prompts: 6, samples_per_prompt: 4}}
 rl: {num_updates: 1, critic_warmup_updates: 0, prompts_per_update: 4, validate_every: 1, max_validation_examples: 8}
 evaluate: {num_resamples: 100}
 """
+
+STAGES = planned_stages(with_baselines=False)
 
 pytestmark = pytest.mark.slow
 
