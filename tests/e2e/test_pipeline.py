@@ -135,6 +135,33 @@ def test_a_stage_alone_may_change_its_own_section(folder: Path) -> None:
         assert override.partition("=")[0] in refused.stderr
 
 
+def test_alternatives_to_rl_can_be_added_to_a_finished_run(folder: Path) -> None:
+    arms = ["baselines.arms=[rejection_sft,dpo,unlikelihood,best_of_n]", "baselines.best_of_n.n=2"]
+    arms += [f"baselines.{arm}.max_steps=2" for arm in ("rejection_sft", "dpo", "unlikelihood")]
+    run = RunDir(folder / "runs" / "small")
+    before = read_json(run.scores_path)
+    done = homestretch("baselines", "x.yaml", *arms, cwd=folder)
+    assert done.returncode == 0, done.stderr
+    assert {path.name for path in run.baselines_dir.iterdir()} == {"rejection_sft", "dpo", "unlikelihood"}
+    assert not run.is_done("evaluate")
+    done = homestretch("run", "x.yaml", *arms, cwd=folder)
+    assert done.returncode == 0, done.stderr
+    assert "baselines: done before, skipped" in done.stdout
+    scores = read_json(run.scores_path)
+    assert scores["contrasts"] == before["contrasts"]
+    names = ["sft", "rl", "rejection_sft", "dpo", "unlikelihood", "best_of_n"]
+    assert list(scores["arms"]) == [f"{name}/{kind}" for name in names for kind in ("raw", "post")]
+    assert {row["b"] for row in scores["baseline_contrasts"]} == {f"{name}/raw" for name in names[2:]}
+    assert list(scores["costs"]) == names
+    assert scores["costs"]["best_of_n"]["decoded_tokens"] > scores["costs"]["sft"]["decoded_tokens"] > 0
+    for arm, summary in run.summary("baselines")["arms"].items():
+        assert (summary["steps"], scores["costs"][arm]["trained_tokens"]) == (2, summary["trained_tokens"])
+    assert "The cheapest alternative was" in read_json(run.report_json_path)["verdict"]
+    refused = homestretch("run", "x.yaml", cwd=folder)
+    assert refused.returncode == 2
+    assert "baselines.arms" in refused.stderr
+
+
 def test_two_processes_do_not_share_a_run(folder: Path) -> None:
     with (folder / "runs" / "small" / ".lock").open("a+") as file:
         fcntl.flock(file, fcntl.LOCK_EX)
