@@ -150,9 +150,15 @@ def test_the_verdict_ends_with_the_cheapest_alternative() -> None:
     assert text.endswith(
         "The cheapest alternative was the best of 4 samples by the same reward (30.0 s of training beyond SFT, RL 3 "
         "min 20 s; 4.0 times RL's tokens to decode): RL was not significantly different (fact_f1 +0.002 [-0.018, "
-        "0.022], Holm p = .600); against DPO on the same negatives, better on fact_f1 by +0.041 "
+        "0.022], Holm p = .600); against DPO on the same negatives it was better on fact_f1 by +0.041 "
         "[0.021, 0.061] (Holm p = .003)."
     )
+
+
+def test_arms_without_a_difference_are_named_together_and_not_called_equal() -> None:
+    text = verdict(beside({"best_of_n": DOWN, "unlikelihood": NULL, "rejection_sft": NULL}, COSTS))
+    assert "RL was worse on fact_f1 by -0.041 [-0.061, -0.021] (Holm p = .003); no significant difference to " in text
+    assert text.endswith("to unlikelihood on the same negatives or rejection-sampling SFT was found either way.")
 
 
 @pytest.mark.parametrize(("pair", "words"), [(UP, "RL was better on fact_f1"), (DOWN, "RL was worse on fact_f1")])

@@ -26,8 +26,15 @@ def alternatives(scores: Mapping[str, Any]) -> str:
     costs = scores.get("costs") or {}
     first, *others = sorted(found, key=lambda arm: _seconds(costs, arm))
     text = f"The cheapest alternative was {_label(first, costs)}{_cost(costs, first)}: RL was {_outcomes(found[first])}"
-    rest = "".join(f"; against {_label(arm, costs)}, {_outcomes(found[arm])}" for arm in others)
-    return f"{text}{rest}."
+    tested = [(_label(arm, costs), found[arm]) for arm in others]
+    clauses = [f"against {label} it was {_outcomes(group)}" for label, group in tested if not _is_tie(group)]
+    if ties := [label for label, group in tested if _is_tie(group)]:
+        clauses.append(f"no significant difference to {' or '.join(ties)} was found either way")
+    return "; ".join([text, *clauses]) + "."
+
+
+def _is_tie(group: Sequence[Finding]) -> bool:
+    return all(finding.outcome == "equal" for finding in group)
 
 
 def _outcomes(group: Sequence[Finding]) -> str:
