@@ -143,6 +143,7 @@ _add_stage("sft", "Maximum likelihood on (prompt, reference).")
 _add_stage("negatives", "Make failed versions of the references.")
 _add_stage("reward", "Train, calibrate and audit the reward model.")
 _add_stage("rl", "Reinforcement learning with the learned reward.")
+_add_stage("baselines", "Train the arms that RL is compared with.")
 _add_stage("evaluate", "Score every arm, raw and post-processed.")
 _add_stage("report", "Write report.html and report.json.")
 

@@ -2,7 +2,8 @@
 
 A recipe is a YAML file of these fields; `a.b=value` on the command line overrides one. Unknown keys, wrong types and
 duplicate keys are errors that name the place and the nearest key. The text under a field is its help, and
-docs/config.md is generated from it. The sections of `rl`, one per algorithm, are in config_rl.py.
+docs/config.md is generated from it. The sections of `rl`, one per algorithm, are in config_rl.py; that of `baselines`
+is in config_baselines.py.
 """
 
 from __future__ import annotations
@@ -13,6 +14,15 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, model_validator
 
 from homestretch.config_base import Fraction, NonNegative, OptimizerConfig, PositiveFloat, PositiveInt, Section
+from homestretch.config_baselines import (
+    ArmName,
+    BaselinesConfig,
+    BestOfNConfig,
+    DPOConfig,
+    RejectionSFTConfig,
+    TrainedArmConfig,
+    UnlikelihoodConfig,
+)
 from homestretch.config_rl import (
     AlgorithmConfig,
     GRPOConfig,
@@ -28,10 +38,11 @@ from homestretch.config_rl import (
 )
 
 __all__ = [
-    "AlgorithmConfig", "AuditConfig", "ColumnsConfig", "DataConfig", "EvaluateConfig", "GRPOConfig", "GuardConfig",
-    "KLConfig", "LengthConfig", "LoRAConfig", "ModelConfig", "NegativesConfig", "NewModelConfig", "OnPolicyConfig",
-    "OptimizerConfig", "PPOConfig", "RLConfig", "RLOOConfig", "ReinforcePPConfig", "RewardConfig", "RunConfig",
-    "SFTConfig", "SFTMixConfig", "SamplingConfig", "Section", "TaskSizes", "TokenizerConfig",
+    "AlgorithmConfig", "ArmName", "AuditConfig", "BaselinesConfig", "BestOfNConfig", "ColumnsConfig", "DPOConfig",
+    "DataConfig", "EvaluateConfig", "GRPOConfig", "GuardConfig", "KLConfig", "LengthConfig", "LoRAConfig",
+    "ModelConfig", "NegativesConfig", "NewModelConfig", "OnPolicyConfig", "OptimizerConfig", "PPOConfig", "RLConfig",
+    "RLOOConfig", "ReinforcePPConfig", "RejectionSFTConfig", "RewardConfig", "RunConfig", "SFTConfig", "SFTMixConfig",
+    "SamplingConfig", "Section", "TaskSizes", "TokenizerConfig", "TrainedArmConfig", "UnlikelihoodConfig",
 ]  # fmt: skip
 
 
@@ -327,6 +338,8 @@ class RunConfig(Section):
     """Stage 3."""
     rl: RLConfig = PPOConfig()
     """Stage 4. `rl.algorithm` says which section this is."""
+    baselines: BaselinesConfig = BaselinesConfig()
+    """Alternatives to RL, before stage 5; nothing is done unless `baselines.arms` names some."""
     evaluate: EvaluateConfig = EvaluateConfig()
     """Stage 5."""
 

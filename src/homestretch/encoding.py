@@ -104,10 +104,32 @@ class Codec:
         return ids[: self.data.max_completion_tokens]
 
     def _text_ids(self, text: str) -> tuple[int, ...]:
-        separator = " " if self.family == "causal" and not self.data.chat_template and text else ""
+        return tuple(self.tokenizer(self._separator(text) + text, add_special_tokens=False)["input_ids"])
+
+    def _separator(self, text: str) -> str:
+        """What stands between the prompt and a completion's text."""
         if self.data.template[-1:].isspace():
-            separator = ""
-        return tuple(self.tokenizer(separator + text, add_special_tokens=False)["input_ids"])
+            return ""
+        return " " if self.family == "causal" and not self.data.chat_template and text else ""
+
+    def tokens_in_span(self, completion: Completion, span: tuple[int, int]) -> tuple[bool, ...]:
+        """Which of the ids that `encode_completion` makes of the text hold characters of this half-open range of it.
+
+        For an empty range, where text was removed: the one id behind it, EOS if the text ended there. No id at all
+        where nothing follows. The completion's own sampled ids are not looked at.
+        """
+        text, (start, end) = completion.text, span
+        separator = self._separator(text)
+        encoded = self.tokenizer(separator + text, add_special_tokens=False, return_offsets_mapping=True)
+        before = len(separator)
+        places = [(first - before, last - before) for first, last in encoded["offset_mapping"]]
+        if completion.terminated:
+            places.append((len(text), len(text) + 1))
+        behind = next((i for i, (_, last) in enumerate(places) if last > start), None)
+        found = (
+            i == behind if start == end else first < end and last > start for i, (first, last) in enumerate(places)
+        )
+        return tuple(found)[: self.data.max_completion_tokens]
 
     def decode(self, ids: Sequence[int], *, terminated: bool, logprobs: Sequence[float] = ()) -> Completion:
         """The completion that these sampled ids (without the terminator) are."""

@@ -12,7 +12,7 @@ from homestretch.config import RunConfig
 from homestretch.console import say
 from homestretch.environment import describe, peak_memory_gb, quiet_libraries
 from homestretch.recipe import dump_recipe
-from homestretch.rundir import STAGES, RunDir, write_json, write_text
+from homestretch.rundir import RunDir, planned_stages, write_json, write_text
 from homestretch.types import UserError
 from homestretch.validation import changed_recipe, validate
 
@@ -23,10 +23,11 @@ def run(config: RunConfig) -> list[str]:
     Raises UserError with all problems of recipe, data and model before anything is written, if the run directory holds
     another recipe's run, and if another process is at work in it.
     """
-    left = [stage for stage in STAGES if not RunDir(config.run_dir).is_done(stage)]
+    stages = planned_stages(with_baselines=bool(config.baselines.arms))
+    left = [stage for stage in stages if not RunDir(config.run_dir).is_done(stage)]
     refuse(validate(config) if left not in ([], ["report"]) else changed_recipe(config))
     with opened(config) as rundir:
-        for stage in STAGES:
+        for stage in stages:
             if stage in left:
                 run_stage(stage, config, rundir)
             else:
@@ -40,7 +41,8 @@ def run_alone(stage: str, config: RunConfig) -> None:
     The stage's own section of the recipe may differ from the one the run began with.
     Raises UserError as `run` does, and if a stage before this one is not done.
     """
-    missing = [before for before in STAGES[: STAGES.index(stage)] if not RunDir(config.run_dir).is_done(before)]
+    stages = planned_stages(with_baselines=stage == "baselines" or bool(config.baselines.arms))
+    missing = [before for before in stages[: stages.index(stage)] if not RunDir(config.run_dir).is_done(before)]
     if missing:
         raise UserError(
             f"{config.run_dir}: {stage} needs {', '.join(missing)} done first: run `homestretch run` for it"

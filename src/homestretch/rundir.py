@@ -2,7 +2,7 @@
 
 run/
   config.yaml  environment.json  metrics.jsonl
-  sft/  negatives/{train,validation}.jsonl  reward/ + reward/audit.json  policy/
+  sft/  negatives/{train,validation}.jsonl  reward/ + reward/audit.json  policy/  baselines/ARM/
   evaluation/{scores.json,samples.jsonl}  report.html  report.json
   .done/STAGE.json      written last, atomically; a stage without it is run again from its start
 """
@@ -20,7 +20,12 @@ from typing import Any
 
 from homestretch.types import UserError
 
-STAGES = ("sft", "negatives", "reward", "rl", "evaluate", "report")
+STAGES = ("sft", "negatives", "reward", "rl", "baselines", "evaluate", "report")
+
+
+def planned_stages(*, with_baselines: bool) -> tuple[str, ...]:
+    """The stages of a run in order; `baselines` is one of them only where the recipe asks for such arms."""
+    return tuple(stage for stage in STAGES if with_baselines or stage != "baselines")
 
 
 class RunDir:
@@ -65,6 +70,11 @@ class RunDir:
     @property
     def policy_dir(self) -> Path:
         return self.path / "policy"
+
+    @property
+    def baselines_dir(self) -> Path:
+        """One folder for each trained arm beside RL."""
+        return self.path / "baselines"
 
     @property
     def rl_samples_path(self) -> Path:

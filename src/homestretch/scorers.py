@@ -20,7 +20,8 @@ from homestretch.metrics.contrasts import primary_names
 from homestretch.metrics.scoring import MetricContext
 from homestretch.ops.drawing import drawn
 from homestretch.registry import resolve
-from homestretch.rewards.length import LengthModel
+from homestretch.rewards.composition import RewardComposition
+from homestretch.rewards.length import LengthModel, fit_length_model
 from homestretch.rewards.terms import RewardTerm
 from homestretch.types import Completion, Corpus, Example, FailureMode, Metric, Scorer, UserError
 
@@ -59,6 +60,14 @@ def build_terms(config: RunConfig, train: Sequence[Example]) -> tuple[RewardTerm
         except UserError as error:
             raise UserError(f"rl.terms: {error}") from error
     return tuple(terms)
+
+
+def build_reward(config: RunConfig, reward: Scorer, floor: float, train: Sequence[Example]) -> RewardComposition:
+    """What RL is paid in this run, made of the learned `reward` and its `floor`."""
+    return RewardComposition(
+        reward, floor, fit_length_model(train), config.rl.length, config.rl.shaping,
+        weight=config.rl.reward_weight, terms=build_terms(config, train),
+    )  # fmt: skip
 
 
 def lost_judges(config: RunConfig, train: Sequence[Example]) -> Iterator[str]:

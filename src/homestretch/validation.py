@@ -233,7 +233,8 @@ def _check_disk(model: InspectedModel, config: RunConfig) -> None:
     place = config.run_dir.absolute()
     while not place.exists():
         place = place.parent
-    needed, free = model.num_bytes * _COPIES, shutil.disk_usage(place).free
+    copies = _COPIES + len(config.baselines.trained_arms)
+    needed, free = model.num_bytes * copies, shutil.disk_usage(place).free
     if needed > free:
         raise UserError(
             f"output_dir: {config.output_dir}: {free / 2**30:.1f} GiB free, and this run writes about "

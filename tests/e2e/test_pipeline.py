@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 
-from homestretch.rundir import STAGES, RunDir, read_json, read_jsonl
+from homestretch.rundir import RunDir, planned_stages, read_json, read_jsonl
 
 RECIPE = """
 name: small
@@ -33,6 +33,8 @@ reward: {max_steps: 3, audit: {num_prompts: 6, samples_per_prompt: 4}}
 rl: {num_updates: 1, critic_warmup_updates: 0, prompts_per_update: 4, validate_every: 1, max_validation_examples: 8}
 evaluate: {num_resamples: 100}
 """
+
+STAGES = planned_stages(with_baselines=False)
 
 pytestmark = pytest.mark.slow
 
@@ -131,6 +133,35 @@ def test_a_stage_alone_may_change_its_own_section(folder: Path) -> None:
         refused = homestretch("evaluate", "x.yaml", "evaluate.split=validation", override, cwd=folder)
         assert refused.returncode == 2
         assert override.partition("=")[0] in refused.stderr
+
+
+def test_alternatives_to_rl_can_be_added_to_a_finished_run(folder: Path) -> None:
+    arms = ["baselines.arms=[rejection_sft,dpo,unlikelihood,best_of_n]", "baselines.best_of_n.n=2"]
+    arms += [f"baselines.{arm}.max_steps=2" for arm in ("rejection_sft", "dpo", "unlikelihood")]
+    run = RunDir(folder / "runs" / "small")
+    before = read_json(run.scores_path)
+    done = homestretch("baselines", "x.yaml", *arms, cwd=folder)
+    assert done.returncode == 0, done.stderr
+    assert {path.name for path in run.baselines_dir.iterdir()} == {"rejection_sft", "dpo", "unlikelihood"}
+    assert not run.is_done("evaluate")
+    done = homestretch("run", "x.yaml", *arms, cwd=folder)
+    assert done.returncode == 0, done.stderr
+    assert "baselines: done before, skipped" in done.stdout
+    scores = read_json(run.scores_path)
+    tested = [[(row["name"], row["metric"], row["n"]) for row in s["contrasts"]] for s in (before, scores)]
+    assert tested[0] == tested[1]
+    names = ["sft", "rl", "rejection_sft", "dpo", "unlikelihood", "best_of_n"]
+    assert list(scores["arms"]) == [f"{name}/{kind}" for name in names for kind in ("raw", "post")]
+    assert {row["b"] for row in scores["baseline_contrasts"]} == {f"{name}/raw" for name in names[2:]}
+    assert list(scores["costs"]) == names
+    assert scores["costs"]["best_of_n"]["decoded_tokens"] > scores["costs"]["sft"]["decoded_tokens"] > 0
+    for arm, summary in run.summary("baselines")["arms"].items():
+        assert 1 <= summary["steps"] <= 2
+        assert scores["costs"][arm]["trained_tokens"] == summary["trained_tokens"] > 0
+    assert "The cheapest alternative was" in read_json(run.report_json_path)["verdict"]
+    refused = homestretch("run", "x.yaml", cwd=folder)
+    assert refused.returncode == 2
+    assert "baselines.arms" in refused.stderr
 
 
 def test_two_processes_do_not_share_a_run(folder: Path) -> None:

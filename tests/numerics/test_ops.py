@@ -25,9 +25,11 @@ from homestretch.ops.losses import (
     bradley_terry,
     clipped_surrogate,
     clipped_value_loss,
+    dpo,
     smoothed_bce,
     token_means,
     token_sums,
+    unlikelihood,
 )
 
 LENGTHS = [1, 4, 7, 3]
@@ -204,3 +206,44 @@ def test_smoothed_bce_moves_the_labels():
     loss = smoothed_bce(torch.tensor([0.3]), torch.tensor([1.0]), smoothing=0.1)
     p = 1 / (1 + math.exp(-0.3))
     assert loss.item() == pytest.approx(-(0.9 * math.log(p) + 0.1 * math.log(1 - p)), abs=1e-6)
+
+
+def test_dpo_is_minus_log_sigmoid_of_the_difference_of_log_ratios():
+    values = [[-3.0, -5.0, -2.0], [-4.0, -1.0, -2.5], [-3.5, -5.5, -2.0], [-3.9, -2.0, -2.5]]
+    found = dpo(*(torch.tensor(v, dtype=torch.float64) for v in values), beta=0.3)
+    for i, (chosen, rejected, ref_chosen, ref_rejected) in enumerate(zip(*values, strict=True)):
+        margin = (chosen - ref_chosen) - (rejected - ref_rejected)
+        assert found[i].item() == pytest.approx(-math.log(1 / (1 + math.exp(-0.3 * margin))), rel=1e-9)
+    assert found[2].item() == pytest.approx(math.log(2))  # at the reference model itself
+    assert dpo(*(torch.tensor([x]) for x in (0.0, -9e4, -9e4, 0.0)), beta=1.0).item() == 0.0  # no overflow
+    assert torch.isfinite(dpo(*(torch.tensor([x]) for x in (-9e4, 0.0, 0.0, -9e4)), beta=1.0)).all()
+
+
+def test_dpo_s_gradient_is_beta_times_the_chance_that_the_order_is_wrong():
+    chosen, rejected = torch.tensor([-3.0, -1.0], requires_grad=True), torch.tensor([-2.0, -5.0], requires_grad=True)
+    reference = torch.tensor([-2.5, -2.5]), torch.tensor([-2.5, -2.5])
+    dpo(chosen, rejected, *reference, beta=0.5).sum().backward()
+    wrong = torch.sigmoid(-0.5 * (chosen - rejected)).detach()
+    assert torch.allclose(chosen.grad, -0.5 * wrong)  # descent raises the reference's log-prob
+    assert torch.allclose(rejected.grad, 0.5 * wrong)  # and lowers the negative's
+    assert wrong[0] > 0.5 > wrong[1]
+
+
+def test_unlikelihood_is_minus_log_of_one_minus_p():
+    probabilities = [0.5, 0.01, 0.9, 1e-7]
+    logprobs = torch.tensor([math.log(p) for p in probabilities], requires_grad=True)
+    losses = unlikelihood(logprobs)
+    losses.sum().backward()
+    for i, p in enumerate(probabilities):
+        assert losses[i].item() == pytest.approx(-math.log1p(-p), rel=1e-4)
+        assert logprobs.grad[i].item() == pytest.approx(p / (1 - p), rel=1e-4)  # positive: descent makes it rarer
+
+
+def test_unlikelihood_is_finite_for_a_token_that_is_certain():
+    logits = torch.tensor([[60.0, 0.0, 0.0]], requires_grad=True)
+    logprob = selected_logprobs(logits, torch.tensor([0]))
+    assert logprob.item() == 0.0
+    loss = unlikelihood(logprob).sum()
+    loss.backward()
+    assert loss.item() == pytest.approx(math.log(1e5), rel=1e-3)
+    assert torch.isfinite(logits.grad).all()

@@ -258,6 +258,27 @@ def test_arms_that_are_not_there_are_not_compared_and_base_is_shown() -> None:
     assert {row["name"] for row in scores["contrasts"]} == {"C1"}
 
 
+def test_alternatives_are_a_family_of_their_own_and_change_nothing_else() -> None:
+    more = dict(ARMS) | {
+        "dpo/raw": arm(texts(3, 0.1)),
+        "dpo/post": ARMS["sft/post"],
+        "best_of_n/raw": arm(texts(4, 0.2)),
+    }
+    scores = evaluation(more).scores
+    for key in ("contrasts", "failure_contrasts", "references"):
+        assert scores[key] == RESULT.scores[key]
+    assert {name: scores["arms"][name] for name in ARMS} == RESULT.scores["arms"]
+    assert list(scores["arms"]) == list(more)
+    rows = scores["baseline_contrasts"]
+    assert [(row["name"], row["a"], row["b"], row["metric"]) for row in rows] == [
+        ("C4", "rl/raw", "dpo/raw", "quality"), ("C4", "rl/raw", "best_of_n/raw", "quality"),
+    ]  # fmt: skip
+    assert [row["p_holm"] for row in rows] == pytest.approx(list(holm([row["p"] for row in rows])))
+    means = [scores["arms"][name]["metrics"]["quality"]["mean"] for name in ("rl/raw", "dpo/raw")]
+    assert rows[0]["difference"] == pytest.approx(means[0] - means[1])
+    assert RESULT.scores["baseline_contrasts"] == []
+
+
 def test_the_same_seed_gives_the_same_scores() -> None:
     assert evaluation() == RESULT
 
@@ -299,6 +320,11 @@ def test_model_paths(tmp_path: Path) -> None:
     made = {"model": {"new": {}}}
     assert list(evaluate.model_paths(recipe(**made), rundir)) == ["sft", "rl"]
     assert list(evaluate.model_paths(recipe(evaluate={"include_base": False}), rundir)) == ["sft", "rl"]
+    arms = recipe(**made, baselines={"arms": ("best_of_n", "dpo")})
+    with pytest.raises(UserError, match="run `homestretch baselines`"):
+        evaluate.model_paths(arms, rundir)
+    (rundir.baselines_dir / "dpo").mkdir(parents=True)
+    assert list(evaluate.model_paths(arms, rundir)) == ["sft", "rl", "dpo"]
     with_base = recipe(**made, evaluate={"include_base": True})
     assert evaluate.model_paths(with_base, rundir)["base"] == rundir.base_dir
 

@@ -59,6 +59,34 @@ def test_the_reward_model_sees_the_terminator(kind, tiny_folders):
     assert abs(scores[0] - scores[1]) > 1e-6
 
 
+def held(lm, completion, span):
+    """The text of the ids that stand in the span; EOS as "$"."""
+    ids, inside = lm.codec.encode_completion(completion), lm.codec.tokens_in_span(completion, span)
+    assert len(ids) == len(inside)
+    found = [i for i, is_inside in zip(ids, inside, strict=True) if is_inside]
+    return lm.codec.tokenizer.decode([i for i in found if i != lm.codec.eos_id]).strip() + "$" * (
+        lm.codec.eos_id in found
+    )
+
+
+def test_the_tokens_of_a_span_of_the_text(lm):
+    text = "Eva forgot the milk."
+    ended, cut = Completion(text), Completion(text, terminated=False)
+    assert held(lm, ended, (11, 19)) == "the milk"
+    assert held(lm, ended, (10, 20)) == "the milk."  # a span that begins at the space before
+    assert held(lm, ended, (0, len(text))) == text
+    assert held(lm, ended, (len(text), len(text))) == "$"  # something is missing at the end, and it stopped there
+    assert held(lm, cut, (len(text), len(text))) == ""  # nothing was said in its place
+    assert sum(lm.codec.tokens_in_span(ended, (11, 11))) == 1  # what was removed there was replaced by one token
+    assert "the milk.".startswith(held(lm, ended, (11, 11)))
+    assert held(lm, Completion(""), (0, 0)) == "$"
+
+
+def test_the_tokens_of_a_span_end_at_the_cap(lm):
+    long = Completion("milk " * 200)
+    assert len(lm.codec.tokens_in_span(long, (0, 9))) == len(lm.codec.encode_completion(long))
+
+
 def test_decoding_gives_back_the_text(lm):
     ids = lm.codec.encode_completion(Completion("Eva forgot the milk.", terminated=False))
     assert lm.codec.decode(ids, terminated=False).text == "Eva forgot the milk."

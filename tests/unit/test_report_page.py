@@ -154,7 +154,7 @@ def test_report_json_repeats_the_scores(rundir: RunDir, tmp_path: Path) -> None:
     scores = json.loads(rundir.scores_path.read_text())
     assert set(report) == {
         "schema", "verdict", "name", "seed", "num_examples", "arms", "contrasts", "failures", "audit", "alarms",
-            "stages",
+            "stages", "baseline_contrasts", "costs",
     }  # fmt: skip
     assert report["verdict"] == summary["verdict"] == verdict(scores)
     assert report["arms"]["rl/raw"]["rouge_l"] == scores["arms"]["rl/raw"]["metrics"]["rouge_l"]["mean"]
@@ -194,6 +194,20 @@ def test_failure_contrasts_are_shown_where_they_are(rundir: RunDir, tmp_path: Pa
     html = render(rundir, tmp_path)
     assert "McNemar" in html
     assert '<span class="better">−0.148 better</span>' in html
+
+
+def test_alternatives_to_rl_and_their_costs_are_shown_where_they_are(rundir: RunDir, tmp_path: Path) -> None:
+    assert "Alternatives to RL" not in render(rundir, tmp_path)
+    scores = json.loads(rundir.scores_path.read_text())
+    row = {**scores["contrasts"][0], "name": "C4", "b": "dpo/raw", "difference": -0.1, "p_holm": 0.001}
+    costs = {
+        "dpo": {"training_seconds": 61.0, "total_seconds": 75.0, "trained_tokens": 12345, "sampled_completions": 0}
+    }
+    scores["arms"]["dpo/raw"] = scores["arms"]["rl/raw"]
+    write_json(rundir.scores_path, scores | {"baseline_contrasts": [row], "costs": costs})
+    html = render(rundir, tmp_path)
+    for words in ("Alternatives to RL (C4)", "1 min 15 s", "12,345", "The cheapest alternative was DPO", "dpo/raw"):
+        assert words in html
 
 
 def test_a_run_without_rl(rundir: RunDir, tmp_path: Path) -> None:

@@ -129,3 +129,40 @@ def test_verdict_of_missing_parts() -> None:
 )
 def test_tone_is_no_rosier_than_the_verdict(contrasts: Any, expected: str) -> None:
     assert tone(one(*contrasts)) == expected
+
+
+def beside(arms: dict[str, tuple[float, float]], costs: dict[str, Any] | None = None) -> dict[str, Any]:
+    """Scores of a run whose RL gained on SFT, with C4 of each arm by one metric."""
+    rows = [{**contrast("C1", "fact_f1", *pair), "name": "C4", "b": f"{arm}/raw"} for arm, pair in arms.items()]
+    return one(UP, UP, UP) | {"baseline_contrasts": rows} | ({"costs": costs} if costs else {})
+
+
+COSTS = {
+    "rl": {"total_seconds": 200.0, "decoded_tokens": 100},
+    "dpo": {"total_seconds": 90.0, "decoded_tokens": 110},
+    "best_of_n": {"total_seconds": 30.0, "decoded_tokens": 400, "samples_per_output": 4},
+}
+
+
+def test_the_verdict_ends_with_the_cheapest_alternative() -> None:
+    text = verdict(beside({"dpo": UP, "best_of_n": NULL}, COSTS))
+    assert text.startswith(verdict(one(UP, UP, UP)))
+    assert text.endswith(
+        "The cheapest alternative was the best of 4 samples by the same reward (30.0 s of training beyond SFT, RL 3 "
+        "min 20 s; 4.0 times RL's tokens to decode): RL was not significantly different (fact_f1 +0.002 [-0.018, "
+        "0.022], Holm p = .600); against DPO on the same negatives it was better on fact_f1 by +0.041 "
+        "[0.021, 0.061] (Holm p = .003)."
+    )
+
+
+def test_arms_without_a_difference_are_named_together_and_not_called_equal() -> None:
+    text = verdict(beside({"best_of_n": DOWN, "unlikelihood": NULL, "rejection_sft": NULL}, COSTS))
+    assert "RL was worse on fact_f1 by -0.041 [-0.061, -0.021] (Holm p = .003); no significant difference to " in text
+    assert text.endswith("to unlikelihood on the same negatives or rejection-sampling SFT was found either way.")
+
+
+@pytest.mark.parametrize(("pair", "words"), [(UP, "RL was better on fact_f1"), (DOWN, "RL was worse on fact_f1")])
+def test_the_verdict_takes_no_side(pair: tuple[float, float], words: str) -> None:
+    text = verdict(beside({"dpo": pair}))
+    assert f"The cheapest alternative was DPO on the same negatives: {words} by" in text
+    assert "alternative" not in verdict(one(UP, UP, UP))

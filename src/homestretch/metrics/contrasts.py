@@ -1,7 +1,8 @@
-"""From the arms' completions to scores.json: every arm's metrics and failure rates, and the contrasts C1-C3.
+"""From the arms' completions to scores.json: every arm's metrics and failure rates, and the contrasts C1-C4.
 
-An arm is a model and a way to use its outputs: sft/raw, sft/post, rl/raw, rl/post, and base/raw, base/post where the
-model before SFT is evaluated too. All arms answer the same examples, so every comparison is paired.
+An arm is a model and a way to use its outputs: sft/raw, sft/post, rl/raw, rl/post, base/raw, base/post where the
+model before SFT is evaluated too, and the alternatives to RL that the recipe asks for. All arms answer the same
+examples, so every comparison is paired.
 """
 
 from __future__ import annotations
@@ -35,6 +36,9 @@ CONTRASTS: tuple[tuple[str, str, str], ...] = (
 )
 """Name, arm a, arm b; a difference is a - b. C1 is the paper's comparison; C2 asks whether RL's raw outputs are better
 than cleaned-up maximum likelihood; C3 compares both cleaned up."""
+
+_CORE = ("base", "sft", "rl")
+"""The arms of every run; all others are alternatives to RL, and C4 is rl/raw minus each one's raw outputs."""
 
 EQUIVALENCE_MARGIN = 0.01
 """Mean differences inside +-this are "the same" in the test that the gap is bridged."""
@@ -77,11 +81,12 @@ def score_arms(
     primaries = primary_names(metrics, config.primary_metrics)
     detectors = [mode for mode in modes if "detect" in mode.faces()]
     judged = {name: judge(examples, completions, metrics, detectors) for name, completions in arms.items()}
-    scores = {
+    others = {name: arm for name, arm in judged.items() if name.partition("/")[0] not in _CORE}
+    scores: dict[str, Any] = {
         "schema": SCHEMA,
         "split": config.split,
         "num_examples": len(examples),
-        "arms": {name: _arm(arm, metrics, config, rng) for name, arm in judged.items()},
+        "arms": {name: _arm(arm, metrics, config, rng) for name, arm in judged.items() if name not in others},
         "contrasts": _contrasts(judged, metrics, primaries, config, rng),
         "failure_contrasts": _failure_contrasts(judged, config, rng),
         "references": _references(examples, metrics, detectors, config, rng),
@@ -90,6 +95,9 @@ def score_arms(
         "num_resamples": config.num_resamples,
         "flag_threshold": config.flag_threshold,
     }
+    # last, so that the resampling of everything above is what it would be without them
+    scores["arms"] |= {name: _arm(arm, metrics, config, rng) for name, arm in others.items()}
+    scores["baseline_contrasts"] = _baseline_contrasts(judged, metrics, primaries, config, rng)
     return Evaluation(scores, _sample_rows(examples, judged))
 
 
@@ -173,18 +181,47 @@ def _contrasts(
     rng: np.random.Generator,
 ) -> list[dict[str, Any]]:
     """Each contrast by each metric with a direction. Holm within two families: all primaries, and all the others."""
-    rows = []
-    for name, a, b in _present(judged):
-        for metric in metrics:
-            if metric.higher_is_better is None:
-                continue
-            differences = judged[a].metrics[metric.name] - judged[b].metrics[metric.name]
-            differences = differences[~np.isnan(differences)]
-            if differences.size:
-                about = {"name": name, "a": a, "b": b, "metric": metric.name, "primary": metric.name in primaries}
-                rows.append(about | _comparison(differences, config, rng))
+    directed = [metric.name for metric in metrics if metric.higher_is_better is not None]
+    rows = _compared(_present(judged), judged, directed, config, rng)
+    for row in rows:
+        row["primary"] = row["metric"] in primaries
     for is_primary in (True, False):
         _add_holm([row for row in rows if row["primary"] is is_primary])
+    return rows
+
+
+def _baseline_contrasts(
+    judged: Mapping[str, Judgement],
+    metrics: Sequence[Metric],
+    primaries: Sequence[str],
+    config: EvaluateConfig,
+    rng: np.random.Generator,
+) -> list[dict[str, Any]]:
+    """C4, RL minus each alternative on raw outputs, by the primary metrics alone. One Holm family, apart from C1-C3."""
+    names = [name for name in judged if name.endswith("/raw") and name.partition("/")[0] not in _CORE]
+    contrasts = [("C4", "rl/raw", name) for name in names if "rl/raw" in judged]
+    chosen = [metric.name for metric in metrics if metric.name in primaries]
+    rows = _compared(contrasts, judged, chosen, config, rng)
+    _add_holm(rows)
+    return rows
+
+
+def _compared(
+    contrasts: Sequence[tuple[str, str, str]],
+    judged: Mapping[str, Judgement],
+    metrics: Sequence[str],
+    config: EvaluateConfig,
+    rng: np.random.Generator,
+) -> list[dict[str, Any]]:
+    """A row for each contrast and metric, over the examples on which both arms have the metric; none where none do."""
+    rows = []
+    for name, a, b in contrasts:
+        for metric in metrics:
+            differences = judged[a].metrics[metric] - judged[b].metrics[metric]
+            differences = differences[~np.isnan(differences)]
+            if differences.size:
+                about = {"name": name, "a": a, "b": b, "metric": metric}
+                rows.append(about | _comparison(differences, config, rng))
     return rows
 
 

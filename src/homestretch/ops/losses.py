@@ -6,6 +6,9 @@ import torch
 from torch import Tensor
 from torch.nn.functional import binary_cross_entropy_with_logits, softplus
 
+_MAX_LOGPROB = -1e-5
+"""Nearer to 0 than this, 1 - p has no digits left in float32, and -log(1 - p) no bound."""
+
 
 def clipped_surrogate(
     logprob: Tensor, old_logprob: Tensor, advantages: Tensor, *, clip_low: float, clip_high: float
@@ -64,3 +67,24 @@ def bradley_terry(logits_N: Tensor, labels_N: Tensor, group_N: Tensor) -> Tensor
         if len(good) and len(bad):
             losses.append(softplus(bad[None, :] - good[:, None]).mean())
     return torch.stack(losses) if losses else logits_N.new_zeros(0)
+
+
+def dpo(
+    chosen_N: Tensor, rejected_N: Tensor, reference_chosen_N: Tensor, reference_rejected_N: Tensor, *, beta: float
+) -> Tensor:
+    """DPO's loss per pair, shape (N,), from completions' summed log-probs, the policy's and the reference model's.
+
+    -log sigmoid(beta * (log pi(y_w) / ref(y_w) - log pi(y_l) / ref(y_l))); y_w is preferred to y_l.
+    Source: Rafailov et al. 2023, arXiv 2305.18290, equation 7.
+    """
+    margin_N = (chosen_N - reference_chosen_N) - (rejected_N - reference_rejected_N)
+    return softplus(-beta * margin_N)
+
+
+def unlikelihood(logprob: Tensor) -> Tensor:
+    """-log(1 - p) per token that should not have been said, in the shape of its log-probabilities.
+
+    p counts as at most exp(-1e-5); above that the gradient is 0, as in the authors' code.
+    Source: Welleck et al. 2020, arXiv 1908.04319, equation 4.
+    """
+    return -torch.log1p(-torch.exp(logprob.clamp(max=_MAX_LOGPROB)))

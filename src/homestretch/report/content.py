@@ -10,7 +10,7 @@ from typing import Any
 from homestretch.config import RunConfig
 from homestretch.report.formatting import DASH, clean, duration, is_number
 from homestretch.report.verdict import verdict
-from homestretch.rundir import STAGES, RunDir, read_json, read_jsonl
+from homestretch.rundir import RunDir, planned_stages, read_json, read_jsonl
 
 SCHEMA = 1
 
@@ -54,6 +54,7 @@ class Content:
 
 def read_content(config: RunConfig, rundir: RunDir) -> Content:
     """Read the run directory; nothing is computed here and nothing is required to be there."""
+    stages = planned_stages(with_baselines=bool(config.baselines.arms))
     recipe = rundir.config_path.read_text(encoding="utf-8") if rundir.config_path.exists() else ""
     return Content(
         name=config.name,
@@ -67,7 +68,7 @@ def read_content(config: RunConfig, rundir: RunDir) -> Content:
         negatives_validation=_jsonl(rundir.negatives_dir / "validation.jsonl"),
         unused_modes=_unused_modes(rundir),
         # The report's own stage is left out: the report would change by being written.
-        stages=tuple(_stage(rundir, stage) for stage in STAGES if stage != "report"),
+        stages=tuple(_stage(rundir, stage) for stage in stages if stage != "report"),
         alarms=rundir.summary("rl").get("alarms", []) if rundir.is_done("rl") else [],
         recipe=clean(recipe),
         environment=_flat(_json(rundir.environment_path) or {}),
@@ -89,6 +90,8 @@ def report_json(content: Content) -> dict[str, Any]:
             for arm, values in arms.items()
         },
         "contrasts": [row for row in scores.get("contrasts", ()) if row.get("primary")],
+        "baseline_contrasts": scores.get("baseline_contrasts") or [],
+        "costs": scores.get("costs"),
         "failures": {
             arm: {mode: cell.get("rate") for mode, cell in values.get("failures", {}).items()}
             for arm, values in arms.items()

@@ -13,7 +13,14 @@ from homestretch.report.curves import curves
 from homestretch.report.formatting import duration, number
 from homestretch.report.negatives import negative_classes
 from homestretch.report.samples import browser, browser_json
-from homestretch.report.tables import arms_table, contrast_rows, failure_contrast_rows, failures_table
+from homestretch.report.tables import (
+    arms_table,
+    baseline_rows,
+    contrast_rows,
+    costs_table,
+    failure_contrast_rows,
+    failures_table,
+)
 from homestretch.report.verdict import tone, verdict
 
 if TYPE_CHECKING:
@@ -40,6 +47,8 @@ def render_page(content: Content) -> str:
         scores=scores,
         arms=arms_table(scores) if scores else None,
         contrasts=contrast_rows(scores, content.samples) if scores else [],
+        alternatives=baseline_rows(scores, content.samples) if scores else [],
+        costs=costs_table(scores or {}),
         failures=failures_table(scores) if scores else None,
         failure_contrasts=failure_contrast_rows(scores) if scores else [],
         curves=drawn,

@@ -8,13 +8,14 @@ from dataclasses import dataclass
 from typing import Any
 
 from homestretch.ops.significance import effect_size
-from homestretch.report.formatting import DASH, interval, is_number, number, p_value, percent, signed
-from homestretch.report.verdict import ALPHA, Outcome, outcome
+from homestretch.report.findings import ALPHA, Outcome, outcome
+from homestretch.report.formatting import DASH, duration, interval, is_number, number, p_value, percent, signed
 
 _SIZES = ((0.1, "negligible"), (0.35, "small"), (0.65, "medium"), (math.inf, "large"))
 """Upper bounds of |d|: halfway between Cohen's 0, .2 (small), .5 (medium) and .8 (large)."""
 
-ARM_ORDER = ("base/raw", "base/post", "sft/raw", "sft/post", "rl/raw", "rl/post")
+_MODELS = ("base", "sft", "rl", "best_of_n", "rejection_sft", "dpo", "unlikelihood")
+ARM_ORDER = tuple(f"{model}/{outputs}" for model in _MODELS for outputs in ("raw", "post"))
 
 
 @dataclass(frozen=True, slots=True)
@@ -152,6 +153,38 @@ def contrast_rows(scores: Mapping[str, Any], samples: Sequence[Mapping[str, Any]
 def failure_contrast_rows(scores: Mapping[str, Any]) -> list[ContrastRow]:
     """The tested differences of failure rates (McNemar), where the evaluation has them."""
     return [_contrast(row, row["mode"], False, ()) for row in scores.get("failure_contrasts") or ()]
+
+
+def baseline_rows(scores: Mapping[str, Any], samples: Sequence[Mapping[str, Any]]) -> list[ContrastRow]:
+    """C4: RL minus each alternative, where there are any."""
+    directions = metric_directions(scores)
+    rows = scores.get("baseline_contrasts") or ()
+    return [_contrast(row, row["metric"], directions.get(row["metric"]), samples) for row in rows]
+
+
+_COSTS = {
+    "Training": "training_seconds",
+    "With the stages it needs": "total_seconds",
+    "Completions sampled": "sampled_completions",
+    "Tokens trained on": "trained_tokens",
+    "Tokens decoded": "decoded_tokens",
+    "Decoding": "decoding_seconds",
+}
+
+
+def costs_table(scores: Mapping[str, Any]) -> Table:
+    """What each arm took beyond SFT, and to decode the evaluation's examples; no rows where it was not recorded."""
+    rows = [
+        Row(arm, tuple(Cell(_amount(key, cost.get(key))) for key in _COSTS.values()))
+        for arm, cost in (scores.get("costs") or {}).items()
+    ]
+    return Table(tuple(_COSTS), tuple(rows))
+
+
+def _amount(key: str, value: object) -> str:
+    if not is_number(value):
+        return DASH
+    return duration(value) if key.endswith("seconds") else f"{value:,.0f}"
 
 
 def _contrast(

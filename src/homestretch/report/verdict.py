@@ -1,85 +1,18 @@
-"""The verdict of a run in one sentence: did RL help, and would post-processing alone have done?
+"""The verdict of a run: did RL help, would post-processing alone have done, and, where asked, what else would have?
 
 Only the pre-registered (primary) contrasts count, and only by their Holm-corrected p:
-C1 RL raw - SFT raw, C2 RL raw - SFT post-processed, C3 RL post-processed - SFT post-processed.
+C1 RL raw - SFT raw, C2 RL raw - SFT post-processed, C3 RL post-processed - SFT post-processed, C4 RL raw - another arm.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any, Literal
 
-from homestretch.report.formatting import is_number, p_value
+from homestretch.report.alternatives import alternatives
+from homestretch.report.findings import Finding, asides, by, findings, named
 
-ALPHA = 0.05
-"""A primary difference counts when its Holm-corrected p is below this."""
-
-Outcome = Literal["better", "worse", "equal"]
 Tone = Literal["better", "worse", "mixed", "equal", "unknown"]
-
-
-def outcome(difference: float, p: float, higher_is_better: bool) -> Outcome:
-    """Whether a tested difference is for the better or worse; "equal" only means that no difference was shown."""
-    if p >= ALPHA or difference == 0:
-        return "equal"
-    return "better" if (difference > 0) == higher_is_better else "worse"
-
-
-@dataclass(frozen=True, slots=True)
-class Finding:
-    """One primary contrast on one metric, judged."""
-
-    metric: str
-    difference: float
-    low: float | None
-    high: float | None
-    p_holm: float
-    higher_is_better: bool
-
-    @property
-    def outcome(self) -> Outcome:
-        """Whether the first arm is significantly better or worse."""
-        return outcome(self.difference, self.p_holm, self.higher_is_better)
-
-    @property
-    def change(self) -> str:
-        """`+0.041 [0.020, 0.060] (Holm p = .003)`."""
-        return f"{self._difference} ({self._test})"
-
-    @property
-    def aside(self) -> str:
-        """`+0.041 [0.020, 0.060], Holm p = .003`: the same for use inside parentheses."""
-        return f"{self._difference}, {self._test}"
-
-    @property
-    def _difference(self) -> str:
-        ends = f" [{self.low:.3f}, {self.high:.3f}]" if is_number(self.low) and is_number(self.high) else ""
-        return f"{self.difference:+.3f}{ends}"
-
-    @property
-    def _test(self) -> str:
-        p = p_value(self.p_holm)
-        direction = "" if self.higher_is_better else "lower is better, "
-        return f"{direction}Holm p {p if p.startswith('<') else f'= {p}'}"
-
-
-def findings(scores: Mapping[str, Any]) -> dict[str, dict[str, Finding]]:
-    """The judged primaries of scores.json: contrast name -> metric -> finding.
-
-    A contrast without a corrected p, and a metric that has no good direction, cannot be judged and are left out.
-    """
-    found: dict[str, dict[str, Finding]] = {}
-    for row in scores.get("contrasts", ()):
-        if not row.get("primary") or not is_number(row.get("p_holm")) or not is_number(row.get("difference")):
-            continue
-        metric = row["metric"]
-        direction = scores.get("arms", {}).get(row["a"], {}).get("metrics", {}).get(metric, {})
-        higher = direction.get("higher_is_better", True)
-        if higher is not None:
-            finding = Finding(metric, row["difference"], row.get("low"), row.get("high"), row["p_holm"], higher)
-            found.setdefault(row["name"], {})[metric] = finding
-    return found
 
 
 def tone(scores: Mapping[str, Any] | None) -> Tone:
@@ -96,7 +29,10 @@ def tone(scores: Mapping[str, Any] | None) -> Tone:
 
 
 def verdict(scores: Mapping[str, Any] | None) -> str:
-    """The verdict in one sentence, from the content of evaluation/scores.json (None: not evaluated)."""
+    """The verdict in one sentence, from the content of evaluation/scores.json (None: not evaluated).
+
+    A second one follows where alternatives to RL were evaluated.
+    """
     if scores is None:
         return "No verdict: the evaluation has not been run."
     found = findings(scores)
@@ -105,33 +41,20 @@ def verdict(scores: Mapping[str, Any] | None) -> str:
         return (
             f"No verdict: there is no tested primary contrast of RL with SFT on raw outputs (arms evaluated: {arms})."
         )
-    return f"{_raw(list(found['C1'].values()))}{_post(found)}."
+    return " ".join(filter(None, (f"{_raw(list(found['C1'].values()))}{_post(found)}.", alternatives(scores))))
 
 
 def _raw(raw: Sequence[Finding]) -> str:
     better, worse, equal = ([f for f in raw if f.outcome == kind] for kind in ("better", "worse", "equal"))
     if not better and not worse:
-        return f"No significant difference between RL and SFT was found on raw outputs ({_named(equal)})"
+        return f"No significant difference between RL and SFT was found on raw outputs ({named(equal)})"
     names = " and ".join(f.metric for f in equal)
-    rest = f", with no significant difference on {names} ({_asides(equal)})" if equal else ""
+    rest = f", with no significant difference on {names} ({asides(equal)})" if equal else ""
     if better and worse:
-        return f"RL is a trade on raw outputs: better than SFT on {_by(better)} but worse on {_by(worse)}{rest}"
+        return f"RL is a trade on raw outputs: better than SFT on {by(better)} but worse on {by(worse)}{rest}"
     if better:
-        return f"RL improved raw outputs over SFT on {_by(better)}{rest}"
-    return f"RL made raw outputs worse than SFT on {_by(worse)}{rest}"
-
-
-def _by(group: Sequence[Finding]) -> str:
-    return " and ".join(f"{f.metric} by {f.change}" for f in group)
-
-
-def _named(group: Sequence[Finding]) -> str:
-    return "; ".join(f"{f.metric} {f.aside}" for f in group)
-
-
-def _asides(group: Sequence[Finding]) -> str:
-    """Numbers that follow their metrics' names: one needs no name again."""
-    return group[0].aside if len(group) == 1 else _named(group)
+        return f"RL improved raw outputs over SFT on {by(better)}{rest}"
+    return f"RL made raw outputs worse than SFT on {by(worse)}{rest}"
 
 
 _AFTER_GAIN = {
@@ -187,7 +110,7 @@ def _post(found: Mapping[str, Mapping[str, Finding]]) -> str:
 
 
 def _listed(found: Mapping[str, Finding], metrics: Sequence[str]) -> str:
-    return _asides([found[metric] for metric in metrics if metric in found])
+    return asides([found[metric] for metric in metrics if metric in found])
 
 
 def _bridge(c2: Finding | None, c3: Finding | None) -> str:

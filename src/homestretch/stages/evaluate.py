@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import time
+from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from homestretch.config import NegativesConfig, RunConfig
 from homestretch.console import say, table
 from homestretch.rundir import RunDir, write_json, write_jsonl
 from homestretch.types import Completion, Corpus, Example, FailureMode, UserError
+
+if TYPE_CHECKING:
+    from homestretch.baselines.cost import Decoding
 
 _MAIN_METRICS = ("rouge_1", "rouge_2", "rouge_l", "chrf", "entity_precision", "entity_f1", "length_ratio", "terminated")
 
@@ -21,6 +26,7 @@ def run(config: RunConfig, rundir: RunDir) -> dict[str, Any]:
     """
     import numpy as np
 
+    from homestretch.baselines.cost import arm_costs
     from homestretch.data import evaluation_examples, load_splits
     from homestretch.failures import build_modes
     from homestretch.metrics import build_metrics
@@ -33,13 +39,16 @@ def run(config: RunConfig, rundir: RunDir) -> dict[str, Any]:
     modes = build_modes(judging_modes(config.negatives), Corpus(examples=splits.train, seed=config.seed))
 
     arms: dict[str, list[Completion]] = {}
-    for name, path in model_paths(config, rundir).items():
-        arms[f"{name}/raw"] = decode(path, config, examples, name)
-        arms[f"{name}/post"] = post_processed(modes, examples, arms[f"{name}/raw"])
+    outputs, decodings = decode_arms(config, rundir, examples)
+    for name, completions in outputs.items():
+        arms[f"{name}/raw"] = completions
+        arms[f"{name}/post"] = post_processed(modes, examples, completions)
 
     say(f"scoring {len(arms)} arms with {len(metrics)} metrics and {len(modes)} failure modes")
     rng = np.random.default_rng(config.seed)
     evaluation = score_arms(examples, arms, metrics, modes, config=config.evaluate, rng=rng)
+    if config.baselines.arms:
+        evaluation.scores["costs"] = arm_costs(config, rundir, decodings)
     write_jsonl(rundir.samples_path, evaluation.samples)
     write_json(rundir.scores_path, evaluation.scores)
     print_scores(evaluation.scores, primaries)
@@ -66,7 +75,36 @@ def model_paths(config: RunConfig, rundir: RunDir) -> dict[str, str | Path]:
         if not folder.is_dir():
             raise UserError(f"{folder}: no model there; run `homestretch {stage}` with this recipe first")
         paths[name] = folder
+    for arm in config.baselines.trained_arms:
+        paths[arm] = rundir.baselines_dir / arm
+        if not (rundir.baselines_dir / arm).is_dir():
+            raise UserError(f"{paths[arm]}: no model there; run `homestretch baselines` with this recipe first")
     return paths
+
+
+def decode_arms(
+    config: RunConfig, rundir: RunDir, examples: Sequence[Example]
+) -> tuple[dict[str, list[Completion]], dict[str, Decoding]]:
+    """Every arm's outputs as they are, and what decoding them took."""
+    from homestretch.baselines.cost import Decoding, num_tokens
+
+    def greedy(name: str, path: str | Path) -> tuple[list[Completion], int]:
+        completions = decode(path, config, examples, name)
+        return completions, num_tokens(completions)
+
+    arms: dict[str, Callable[[], tuple[list[Completion], int]]] = {
+        name: partial(greedy, name, path) for name, path in model_paths(config, rundir).items()
+    }
+    if "best_of_n" in config.baselines.arms:
+        from homestretch.baselines.best_of_n import decode_best_of_n
+
+        arms["best_of_n"] = partial(decode_best_of_n, config, rundir, examples)
+    outputs, decodings = {}, {}
+    for name, work in arms.items():
+        start = time.perf_counter()
+        outputs[name], tokens = work()
+        decodings[name] = Decoding(tokens, time.perf_counter() - start)
+    return outputs, decodings
 
 
 def decode(path: str | Path, config: RunConfig, examples: Sequence[Example], name: str) -> list[Completion]:
@@ -111,6 +149,14 @@ def print_scores(scores: dict[str, Any], primaries: Sequence[str]) -> None:
         ["contrast", "metric", "difference", f"{percent} interval", "p", "p (Holm)", "n"],
         [_contrast_cells(row) for row in primary],
     )
+    if scores.get("baseline_contrasts"):
+        table(
+            "alternatives to RL, a - b",
+            ["contrast", "metric", "difference", f"{percent} interval", "p", "p (Holm)", "n"],
+            [_contrast_cells(row) for row in scores["baseline_contrasts"]],
+        )
+    if scores.get("costs"):
+        table("what each arm cost beyond SFT", list(_COST_COLUMNS), _cost_rows(scores["costs"]))
 
 
 def summarize(scores: dict[str, Any]) -> dict[str, Any]:
@@ -122,6 +168,19 @@ def summarize(scores: dict[str, Any]) -> dict[str, Any]:
         "arms": list(scores["arms"]),
         "primary": [{key: row[key] for key in keys} for row in scores["contrasts"] if row["primary"]],
     }
+
+
+_COST_COLUMNS = {
+    "arm": "", "training s": "training_seconds", "with reward, negatives s": "total_seconds",
+    "sampled": "sampled_completions", "trained tokens": "trained_tokens", "decoded tokens": "decoded_tokens",
+    "decoding s": "decoding_seconds",
+}  # fmt: skip
+"""Column -> key of a row of `costs`."""
+
+
+def _cost_rows(costs: dict[str, dict[str, Any]]) -> list[list[str]]:
+    keys = [key for key in _COST_COLUMNS.values() if key]
+    return [[arm, *("-" if cost[key] is None else f"{cost[key]:,}" for key in keys)] for arm, cost in costs.items()]
 
 
 def _contrast_cells(row: dict[str, Any]) -> list[str]:
