@@ -27,13 +27,13 @@ from homestretch.models import (
     save_language_model,
 )
 from homestretch.rewards.composition import RewardComposition
-from homestretch.rewards.length import fit_length_model, word_counts
+from homestretch.rewards.length import word_counts
 from homestretch.rewards.reward_model import RewardModel, attach_reward_model, can_share_trunk, load_reward_model
 from homestretch.rollouts.collect import collect, prompt_batches
 from homestretch.rollouts.sampler import generate
 from homestretch.rollouts.slots import supports_slots
 from homestretch.rundir import RunDir, append_jsonl
-from homestretch.scorers import build_statistics, build_terms, lost_judges, reference_bands
+from homestretch.scorers import build_reward, build_statistics, lost_judges, reference_bands
 from homestretch.training import MemoryBudget, TrainingError, set_up_torch
 from homestretch.types import Example, Rollout, Scorer
 
@@ -92,7 +92,7 @@ def run(config: RunConfig, rundir: RunDir) -> dict[str, Any]:
 
 
 def _session(config: RunConfig, rundir: RunDir, models: Models, splits: Splits) -> _Session:
-    reward = _reward(config, models.reward, splits.train)
+    reward = build_reward(config, models.reward, models.reward.calibration.floor, splits.train)
     statistics = build_statistics(config, splits.train, reward.length_model)
     validation = _Validation(
         splits.validation[: config.rl.max_validation_examples],
@@ -203,14 +203,6 @@ def load_models(config: RunConfig, rundir: RunDir) -> Models:
 def _learner(config: RunConfig, models: Models, train: tuple[Example, ...]) -> Learner:
     references = encoded_pairs(models.policy.codec, train)[0] if config.rl.sft_mix.coefficient else []
     return Learner(models.policy, models.frozen, config.rl, references=references)
-
-
-def _reward(config: RunConfig, reward_model: RewardModel, train: tuple[Example, ...]) -> RewardComposition:
-    length_model = fit_length_model(train)
-    return RewardComposition(
-        reward_model, reward_model.calibration.floor, length_model, config.rl.length, config.rl.shaping,
-        weight=config.rl.reward_weight, terms=build_terms(config, train),
-    )  # fmt: skip
 
 
 def _metrics(rollouts: list[Rollout], stats: UpdateStats, beta: float, reward: RewardComposition) -> dict[str, float]:
