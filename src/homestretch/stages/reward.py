@@ -8,15 +8,16 @@ from typing import Any
 
 import numpy as np
 
-from homestretch.audit_findings import audit_lines
+from homestretch.audit_findings import audit_lines, gate
 from homestretch.config import RunConfig, SamplingConfig
 from homestretch.console import say
 from homestretch.data import load_splits
-from homestretch.metrics import build_metrics
+from homestretch.metrics import build_metrics, build_selection
 from homestretch.models import load_language_model
 from homestretch.rewards.audit import audit
 from homestretch.rewards.calibration import Calibration, calibrate
 from homestretch.rewards.judged import judged_from_row
+from homestretch.rewards.leave_out import leave_out_matrix, with_left_out
 from homestretch.rewards.length import word_counts
 from homestretch.rewards.reward_model import RewardModel, save_reward_model
 from homestretch.rewards.training import RewardData, train_reward
@@ -36,21 +37,26 @@ def run(config: RunConfig, rundir: RunDir) -> dict[str, Any]:
     samples = _sft_samples(config, rundir, sample_examples)
 
     data = RewardData(splits.train, train, splits.validation, validation)
-    model, steps = train_reward(
-        config, data, sft_dir=rundir.sft_dir, best=rundir.path / ".reward-best.safetensors",
-        log=partial(rundir.log_metrics, "reward"),
-    )  # fmt: skip
+    sft_dir, best = rundir.sft_dir, rundir.path / ".reward-best.safetensors"
+    model, steps = train_reward(config, data, sft_dir=sft_dir, best=best, log=partial(rundir.log_metrics, "reward"))
     model.calibration = _calibration(model, splits.validation, validation, sample_examples, samples)
     findings = audit(
         model, examples=splits.validation, judged=validation, train_judged=train, samples=samples,
         sample_examples=sample_examples, metrics=build_metrics(config, splits.train),
-        temperature=model.calibration.temperature, logits=model.raw, seed=config.seed,
+        selection=build_selection(config, splits.train), temperature=model.calibration.temperature, logits=model.raw,
+        seed=config.seed,
     )  # fmt: skip
+    if config.reward.audit.leave_out.folds:
+        findings = with_left_out(findings, leave_out_matrix(config, data, model.raw, sft_dir=sft_dir, best=best))
+    findings["gate"] = gate(findings, config.reward.gate)
     save_reward_model(model, rundir.reward_dir, on_sft=config.reward.backbone == "sft")
     write_json(rundir.audit_path, findings)
     for line in audit_lines(findings):
         say(line)
-    return {"steps": steps, "num_train": len(train), "num_validation": len(validation)}
+    return {
+        "steps": steps, "num_train": len(train), "num_validation": len(validation),
+        "gate": findings["gate"]["decision"],
+    }  # fmt: skip
 
 
 def _sft_samples(config: RunConfig, rundir: RunDir, examples: Sequence[Example]) -> list[list[Completion]]:
