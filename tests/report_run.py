@@ -130,6 +130,22 @@ def contrast(name: str, metric: str, difference: float, p: float | None, **chang
     return row | {"high": difference + 0.02, "p": p, "p_holm": p, "primary": True} | changes
 
 
+FAKE_BINS = [
+    {"predicted": 0.1, "observed": 0.2, "count": 70, "weight": 0.7},
+    {"predicted": 0.9, "observed": 0.8, "count": 30, "weight": 0.3},
+]
+FAKE_GATE = {
+    "decision": "warn",
+    "reasons": ["wrong_speaker at 0.62: the reward cannot see it", "Length-only probe at 0.73: length does it"],
+    "settings": {"action": "warn"},
+}
+
+
+def disputed(text: str) -> dict[str, Any]:
+    ranks = {"reward_rank": 1.0, "score_rank": 7.5, "of": 8, "reward": 1.25, "score": 0.1}
+    return {"example_id": "chat-3", "text": text, "terminated": False, **ranks}
+
+
 def fake_audit() -> dict[str, Any]:
     aucs = dict(zip(MODES, (0.99, 0.97, 0.81, 0.62, 0.74), strict=True))
     return {
@@ -143,12 +159,19 @@ def fake_audit() -> dict[str, Any]:
             "fact_f1": {"tau": 0.31, "low": 0.25, "high": 0.37},
         },
         "reward_spread": {"within_prompt_sd": 0.61, "between_prompt_sd": 0.8},
-        "calibration": {"ece": 0.04, "temperature": 1.3},
+        "calibration": {"ece": 0.04, "temperature": 1.3, "reliability": FAKE_BINS},
         "terminator": {"drop": 2.1},
         "length": {"tau": -0.2, "low": -0.3, "high": -0.1, "spearman": None},
         "notes": ["class echo: no reference to compare with"],
         "n_documents": 300,
         "samples_per_prompt": 8,
+        "leave_one_out": [
+            {"left_out": [], "auc": aucs},
+            {"left_out": ["wrong_speaker"], "auc": {**aucs, "wrong_speaker": 0.51}},
+        ],
+        "overrated": [disputed("Ada likes Ada.")],
+        "underrated": [disputed("Ada and Ben meet.")],
+        "gate": FAKE_GATE,
     }
 
 

@@ -1,6 +1,7 @@
 """The reward audit in words: every measurement, what it says, and whether it is bad.
 
-What is printed after training and what the report shows are both made of these findings, so the two cannot disagree.
+What is printed after training, what the report shows and what the gate decides are all made of these findings, so they
+cannot disagree. The thresholds are those of the recipe's `reward.gate`.
 """
 
 from __future__ import annotations
@@ -8,6 +9,8 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
+
+from homestretch.config_audit import GateConfig
 
 FORM_MODES = frozenset({"random_tokens", "shuffled", "repetition", "echo", "truncation", "run_on", "on_policy"})
 """Classes that are rightly seen without reading the source."""
@@ -17,22 +20,29 @@ CONTENT_MODES = frozenset(
 """Classes that must not be. Whether a class that is in neither set, a user's own, is about form or content, only the
 user knows: it is held to this too, and told both readings."""
 
-MIN_AUC = 0.65
-"""Below it the reward cannot see the failure."""
+UNSEEN = {
+    "random_tokens": "text that means nothing",
+    "irrelevant": "an answer to another document",
+    "shuffled": "words or sentences out of order",
+    "repetition": "repetition",
+    "echo": "copying of the input",
+    "truncation": "missing endings",
+    "run_on": "text that goes on after its end",
+    "wrong_entity": "wrong names",
+    "wrong_number": "wrong numbers",
+    "wrong_date": "wrong dates",
+    "wrong_speaker": "the wrong person saying or doing it",
+    "negation": "statements turned into their opposite",
+    "omission": "missing facts",
+    "addition": "added facts",
+    "on_policy": "what is bad among the model's own samples",
+}
+"""What a reward is blind to that cannot see the class, like classes beside each other; a user's own has no words."""
+
+SELECTION = "selection"
+"""The rank correlation with the score that chooses checkpoints, beside those with metrics."""
 CLEAR_AUC = 0.9
 """From here on a failure is told well."""
-PERFECT_AUC = 0.99
-"""All classes above it: the negatives are too easy to say much."""
-MAX_PROBE_AUC = 0.6
-"""Above it length, or the text without its source, gives the label away."""
-MAX_EDITED_AUC = 0.7
-"""Above it an edit that changes no fact costs reward."""
-MAX_LENGTH_TAU = 0.5
-"""Beyond it, either way, the reward follows length."""
-MIN_SPREAD_SHARE = 0.25
-"""Spread within prompts over spread between them; at or below it the reward is saturated."""
-MAX_ECE = 0.1
-"""Above it the stated probabilities are off."""
 
 WARNING = "warning: "
 
@@ -46,6 +56,8 @@ class AuditFinding:
     """None: could not be measured."""
     meaning: str
     is_bad: bool = False
+    stops: bool = False
+    """Bad, and enough to end a run whose gate may: RL would be pointless or do harm."""
     low: float | None = None
     high: float | None = None
     n: int | None = None
@@ -60,19 +72,59 @@ def audit_lines(audit: Mapping[str, Any]) -> list[str]:
     ]
     found = (*class_findings(audit), *other_findings(audit))
     lines += [_line(finding, finding.value) for finding in found if finding.value is not None]
-    return lines + [f"not measured: {note}" for note in audit["notes"]]
+    lines += [f"not measured: {note}" for note in audit["notes"]]
+    return lines + ([gate_line(audit["gate"])] if audit.get("gate") else [])
+
+
+def gate(audit: Mapping[str, Any], settings: GateConfig) -> dict[str, Any]:
+    """What follows from the audit: `{"decision": "go" | "warn" | "stop", "reasons": [...], "settings": {...}}`.
+
+    The reasons are those of the decision: for "stop" what stops, for "warn" all that is bad, what would stop first.
+    """
+    judged = {**audit, "gate": {"settings": settings.model_dump(mode="json")}}
+    bad = [finding for finding in (*class_findings(judged), *other_findings(judged)) if finding.is_bad]
+    stopping = [finding for finding in bad if finding.stops]
+    if settings.action == "off" or not bad:
+        decision, reasons = "go", []
+    elif settings.action == "stop" and stopping:
+        decision, reasons = "stop", stopping
+    else:
+        decision, reasons = "warn", [*stopping, *(finding for finding in bad if not finding.stops)]
+    return {"decision": decision, "reasons": list(map(_reason, reasons)), "settings": judged["gate"]["settings"]}
+
+
+def gate_line(gate: Mapping[str, Any]) -> str:
+    """The decision as one line: all reasons of a stop, the first of a warning."""
+    decision, reasons = gate["decision"], gate["reasons"]
+    shown = reasons if decision == "stop" else reasons[:1]
+    more = len(reasons) - len(shown)
+    return ": ".join(("reward gate", decision, *(["; ".join(shown)] if shown else []))) + (
+        f"; and {more} more" if more else ""
+    )
+
+
+def thresholds(audit: Mapping[str, Any]) -> GateConfig:
+    """Those that the audit was judged by, which it holds; the defaults for one that was not."""
+    settings = (audit.get("gate") or {}).get("settings") or {}
+    return GateConfig.model_validate({key: settings[key] for key in GateConfig.model_fields if key in settings})
+
+
+def _reason(finding: AuditFinding) -> str:
+    return f"{finding.name} at {finding.value:.2f}: {finding.meaning.removesuffix('.')}"
 
 
 def class_findings(audit: Mapping[str, Any]) -> list[AuditFinding]:
     """Per class the chance that a reference scores above it, the worst first and the unmeasured last."""
-    found = [_class(mode, entry) for mode, entry in (audit.get("classes") or {}).items()]
+    limits = thresholds(audit)
+    found = [_class(mode, entry, limits) for mode, entry in (audit.get("classes") or {}).items()]
     return sorted(found, key=lambda finding: (2.0 if finding.value is None else finding.value, finding.name))
 
 
 def other_findings(audit: Mapping[str, Any]) -> list[AuditFinding]:
     """All but the classes one by one; a part that the audit does not have is left out."""
-    parts = (_easy, _probes, _rank_correlations, _spread, _length, _calibration, _terminator)
-    return [finding for part in parts for finding in part(audit)]
+    parts = (_easy, _left_out, _probes, _rank_correlations, _spread, _length, _calibration, _terminator)
+    limits = thresholds(audit)
+    return [finding for part in parts for finding in part(audit, limits)]
 
 
 def _line(finding: AuditFinding, value: float) -> str:
@@ -81,23 +133,25 @@ def _line(finding: AuditFinding, value: float) -> str:
     return f"{WARNING if finding.is_bad else ''}{finding.name} {value:.2f}{ends}{count}: {finding.meaning}"
 
 
-def _class(mode: str, entry: Mapping[str, Any]) -> AuditFinding:
+def _class(mode: str, entry: Mapping[str, Any], limits: GateConfig) -> AuditFinding:
     auc, low = entry["auc"], entry.get("low")
-    bad = auc is not None and (auc < MIN_AUC or (low is not None and low <= 0.5))
+    unseen = auc is not None and auc < limits.min_class_auc
+    bad = unseen or (auc is not None and low is not None and low <= 0.5)
     if auc is None:
         meaning = "could not be measured (nothing to compare)."
-    elif auc < MIN_AUC:
-        meaning = f"the reward cannot see this failure (below {MIN_AUC:g}); RL will not unlearn it."
+    elif unseen:
+        what = UNSEEN.get(mode, "this failure")
+        meaning = f"the reward cannot see {what} (below {limits.min_class_auc:g}); RL will not unlearn it."
     elif bad:
         meaning = "too few examples to show that the reward sees this failure at all (the interval reaches 0.5)."
     else:
         meaning = "told apart well." if auc >= CLEAR_AUC else "seen, with errors."
-    return AuditFinding(mode, auc, meaning, bad, low, entry.get("high"), entry.get("n"))
+    return AuditFinding(mode, auc, meaning, bad, unseen, low, entry.get("high"), entry.get("n"))
 
 
-def _easy(audit: Mapping[str, Any]) -> Iterator[AuditFinding]:
+def _easy(audit: Mapping[str, Any], limits: GateConfig) -> Iterator[AuditFinding]:
     aucs = [entry["auc"] for entry in (audit.get("classes") or {}).values() if entry["auc"] is not None]
-    if aucs and min(aucs) > PERFECT_AUC:
+    if aucs and min(aucs) > limits.too_easy_auc:
         meaning = (
             "every class is told apart almost perfectly. That is easy to get with degenerate negatives and says little "
             "about candidates that all read well; look at the rank correlation and the spread."
@@ -105,36 +159,65 @@ def _easy(audit: Mapping[str, Any]) -> Iterator[AuditFinding]:
         yield AuditFinding("Lowest of all classes", min(aucs), meaning, is_bad=True)
 
 
-def _probes(audit: Mapping[str, Any]) -> Iterator[AuditFinding]:
+def _left_out(audit: Mapping[str, Any], limits: GateConfig) -> Iterator[AuditFinding]:
+    classes = (audit.get("classes") or {}).items()
+    aucs = {mode: entry.get("leave_one_out_auc") for mode, entry in classes}
+    found = sorted((auc, mode) for mode, auc in aucs.items() if auc is not None)
+    unseen = [(auc, mode) for auc, mode in found if auc < limits.min_left_out_auc]
+    for auc, mode in unseen:
+        meaning = (
+            f"a reward that was not trained on this failure does not see it (below {limits.min_left_out_auc:g}): what "
+            "it learns carries over badly to failures that nobody thought of."
+        )
+        yield AuditFinding(f"Left out of training, {mode}", auc, meaning, is_bad=True)
+    if found and not unseen:
+        auc, mode = found[0]
+        meaning = f"{mode}: the class that is seen least by a reward that was not trained on it."
+        yield AuditFinding("Lowest when left out of training", auc, meaning)
+
+
+def _probes(audit: Mapping[str, Any], limits: GateConfig) -> Iterator[AuditFinding]:
     probes = audit.get("probes") or {}
-    length, edited = probes.get("length_only"), probes.get("edited_reference")
+    length, words, edited = (probes.get(name) for name in ("length_only", "bag_of_words", "edited_reference"))
     if length is not None:
-        bad = length > MAX_PROBE_AUC
+        bad = length > limits.max_probe_auc
         meaning = "length alone does not give the negatives away (0.5 is chance)."
         if bad:
-            meaning = f"length alone gives the negatives away (above {MAX_PROBE_AUC:g}): the reward may pay for length."
+            meaning = (
+                f"length alone gives the negatives away (above {limits.max_probe_auc:g}): the reward may pay for it."
+            )
         yield AuditFinding("Length-only probe", length, meaning, bad)
+    if words is not None:
+        bad = words > limits.max_bag_of_words_auc
+        meaning = "what counting words, and how many of them the source has, tells of good and bad."
+        if bad:
+            meaning = (
+                f"counting words does the reward's job (above {limits.max_bag_of_words_auc:g}): as a whole the "
+                "negatives are too easy to show that the reward reads."
+            )
+        yield AuditFinding("Bag-of-words probe", words, meaning, bad)
     for mode, auc in sorted((probes.get("source_blind") or {}).items()):
         if auc is not None:
-            yield _source_blind(mode, auc)
+            yield _source_blind(mode, auc, limits)
     if edited is not None:
-        bad = edited > MAX_EDITED_AUC
+        bad = edited > limits.max_edited_auc
         meaning = "how often a reference beats an edit of it that changes no fact (0.5 is ideal)."
         if bad:
             meaning = (
-                f"an edit that changes no fact costs reward (above {MAX_EDITED_AUC:g}): the reward sees the editing."
+                f"an edit that changes no fact costs reward (above {limits.max_edited_auc:g}): "
+                "the reward sees the editing."
             )
         yield AuditFinding("Harmless edits", edited, meaning, bad)
 
 
-def _source_blind(mode: str, auc: float) -> AuditFinding:
-    bad = mode not in FORM_MODES and auc > MAX_PROBE_AUC
+def _source_blind(mode: str, auc: float, limits: GateConfig) -> AuditFinding:
+    bad = mode not in FORM_MODES and auc > limits.max_probe_auc
     meaning = "hardly told without the source, as it should be."
     if mode in FORM_MODES:
         meaning = "may show without the source: this failure is visible in the text itself."
     elif bad:
         meaning = (
-            f"told without reading the source (above {MAX_PROBE_AUC:g}): "
+            f"told without reading the source (above {limits.max_probe_auc:g}): "
             "the edits leave a fingerprint that the reward can learn instead of the facts."
         )
         if mode not in CONTENT_MODES:
@@ -142,76 +225,83 @@ def _source_blind(mode: str, auc: float) -> AuditFinding:
     return AuditFinding(f"Source-blind probe, {mode}", auc, meaning, bad)
 
 
-def _rank_correlations(audit: Mapping[str, Any]) -> Iterator[AuditFinding]:
-    for metric, entry in sorted((audit.get("within_prompt_rank_correlation") or {}).items()):
+def _rank_correlations(audit: Mapping[str, Any], limits: GateConfig) -> Iterator[AuditFinding]:
+    entries = (audit.get("within_prompt_rank_correlation") or {}).items()
+    for metric, entry in sorted(entries, key=lambda item: (item[0] != SELECTION, item[0])):
         tau, low, high = entry["tau"], entry.get("low"), entry.get("high")
-        bad = low is not None and low <= 0
+        is_selection = metric == SELECTION
+        name, this = ("the selection score", "that score") if is_selection else (metric, "this metric")
+        bad = low is not None and low <= limits.min_rank_correlation
         if tau is None:
             meaning = "could not be measured."
         elif bad and high < 0:
-            meaning = "among samples of one prompt the reward ranks against this metric: RL would lower it."
+            meaning = f"among samples of one prompt the reward ranks against {this}: RL would lower it."
         elif bad:
             meaning = (
-                "among samples of one prompt the reward is not shown to rank by this metric (the interval touches 0): "
-                "do not expect RL to raise it."
+                f"among samples of one prompt the reward is not shown to rank by {this} (the interval reaches "
+                f"{limits.min_rank_correlation:g}): do not expect RL to raise it."
             )
         else:
-            meaning = "among samples of one prompt the reward and this held-out metric agree more often than not."
+            meaning = f"among samples of one prompt the reward and {this}, held out, agree more often than not."
         if tau is not None and entry.get("left_out"):
             meaning += f" Prompts whose samples have no ranking, left out: {entry['left_out']}."
-        yield AuditFinding(f"Rank correlation with {metric}", tau, meaning, bad, low, high, entry.get("n"))
+        stops = bad and is_selection
+        yield AuditFinding(f"Rank correlation with {name}", tau, meaning, bad, stops, low, high, entry.get("n"))
 
 
-def _spread(audit: Mapping[str, Any]) -> Iterator[AuditFinding]:
+def _spread(audit: Mapping[str, Any], limits: GateConfig) -> Iterator[AuditFinding]:
     spread = audit.get("reward_spread") or {}
     within, between = spread.get("within_prompt_sd"), spread.get("between_prompt_sd")
     if within is not None:
-        bad = within <= MIN_SPREAD_SHARE * (between or 0.0)
+        bad = within <= limits.min_spread_share * (between or 0.0)
         meaning = "SD of the reward over samples of one prompt: what RL can climb."
         if bad:
             meaning = "the reward is saturated: samples of one prompt score nearly alike, so RL has little to climb."
-        yield AuditFinding("Spread within a prompt", within, meaning, bad)
+        yield AuditFinding("Spread within a prompt", within, meaning, bad, stops=bad)
     if between is not None:
         meaning = "SD of the mean reward over prompts: how much easier some prompts are. RL cannot change it."
         yield AuditFinding("Spread between prompts", between, meaning)
 
 
-def _length(audit: Mapping[str, Any]) -> Iterator[AuditFinding]:
+def _length(audit: Mapping[str, Any], limits: GateConfig) -> Iterator[AuditFinding]:
     entry = audit.get("length") or {}
     tau = entry.get("tau")
     if tau is None:
         return
-    bad = abs(tau) > MAX_LENGTH_TAU
+    bad = abs(tau) > limits.max_length_tau
     meaning = "among samples of one prompt, how far the reward follows length (0: not at all; the sign says which way)."
     if bad:
         favoured = "longer" if tau > 0 else "shorter"
         meaning = f"the reward follows length: {favoured} samples of a prompt win almost whatever they say."
-    yield AuditFinding("Rank correlation with length", tau, meaning, bad, entry.get("low"), entry.get("high"))
+    low, high = entry.get("low"), entry.get("high")
+    yield AuditFinding("Rank correlation with length", tau, meaning, bad, stops=bad, low=low, high=high)
 
 
-def _calibration(audit: Mapping[str, Any]) -> Iterator[AuditFinding]:
+def _calibration(audit: Mapping[str, Any], limits: GateConfig) -> Iterator[AuditFinding]:
     calibration = audit.get("calibration") or {}
     ece, temperature = calibration.get("ece"), calibration.get("temperature")
     if ece is not None:
-        bad = ece > MAX_ECE
+        bad = ece > limits.max_ece
         meaning = "mean distance of stated probability from observed share (0 is exact)."
         if bad:
-            meaning = f"poorly calibrated (above {MAX_ECE:g}): stated probabilities are far from observed shares."
+            meaning = (
+                f"poorly calibrated (above {limits.max_ece:g}): stated probabilities are far from observed shares."
+            )
         yield AuditFinding("Calibration error (ECE)", ece, meaning, bad)
     if temperature is not None:
         meaning = "what the logits were divided by; above 1 the raw model was over-confident."
         yield AuditFinding("Temperature", temperature, meaning)
 
 
-def _terminator(audit: Mapping[str, Any]) -> Iterator[AuditFinding]:
+def _terminator(audit: Mapping[str, Any], limits: GateConfig) -> Iterator[AuditFinding]:
     entry = audit.get("terminator") or {}
     drop, share = entry.get("drop"), entry.get("share")
     if drop is None:
         return
-    bad = drop <= 0
-    meaning = "how far a reference's reward falls when its terminator is taken away; more than zero, as it should be."
+    bad = drop <= limits.min_terminator_drop
+    meaning = "how far a reference's reward falls when its terminator is taken away; it should."
     if bad:
         meaning = "a missing terminator is not punished: stopping goes unrewarded."
     elif share is not None:
         meaning += f" {share:.0%} of the references lose."
-    yield AuditFinding("Terminator drop", drop, meaning, bad)
+    yield AuditFinding("Terminator drop", drop, meaning, bad, stops=bad)

@@ -2,8 +2,8 @@
 
 A recipe is a YAML file of these fields; `a.b=value` on the command line overrides one. Unknown keys, wrong types and
 duplicate keys are errors that name the place and the nearest key. The text under a field is its help, and
-docs/config.md is generated from it. The sections of `rl`, one per algorithm, are in config_rl.py; that of `baselines`
-is in config_baselines.py.
+docs/config.md is generated from it. The sections of `rl`, one per algorithm, are in config_rl.py, those of the audit
+in config_audit.py, that of `baselines` in config_baselines.py.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, model_validator
 
+from homestretch.config_audit import AuditConfig, GateConfig, LeaveOutConfig
 from homestretch.config_base import Fraction, NonNegative, OptimizerConfig, PositiveFloat, PositiveInt, Section
 from homestretch.config_baselines import (
     ArmName,
@@ -39,10 +40,11 @@ from homestretch.config_rl import (
 
 __all__ = [
     "AlgorithmConfig", "ArmName", "AuditConfig", "BaselinesConfig", "BestOfNConfig", "ColumnsConfig", "DPOConfig",
-    "DataConfig", "EvaluateConfig", "GRPOConfig", "GuardConfig", "KLConfig", "LengthConfig", "LoRAConfig",
-    "ModelConfig", "NegativesConfig", "NewModelConfig", "OnPolicyConfig", "OptimizerConfig", "PPOConfig", "RLConfig",
-    "RLOOConfig", "ReinforcePPConfig", "RejectionSFTConfig", "RewardConfig", "RunConfig", "SFTConfig", "SFTMixConfig",
-    "SamplingConfig", "Section", "TaskSizes", "TokenizerConfig", "TrainedArmConfig", "UnlikelihoodConfig",
+    "DataConfig", "EvaluateConfig", "GRPOConfig", "GateConfig", "GuardConfig", "KLConfig", "LeaveOutConfig",
+    "LengthConfig", "LoRAConfig", "ModelConfig", "NegativesConfig", "NewModelConfig", "OnPolicyConfig",
+    "OptimizerConfig", "PPOConfig", "RLConfig", "RLOOConfig", "ReinforcePPConfig", "RejectionSFTConfig",
+    "RewardConfig", "RunConfig", "SFTConfig", "SFTMixConfig", "SamplingConfig", "Section", "TaskSizes",
+    "TokenizerConfig", "TrainedArmConfig", "UnlikelihoodConfig",
 ]  # fmt: skip
 
 
@@ -237,15 +239,6 @@ class NegativesConfig(Section):
     """The on-policy class (`full` only)."""
 
 
-class AuditConfig(Section):
-    """Can the reward be trusted? Measured on held-out documents before RL."""
-
-    num_prompts: PositiveInt = 100
-    """Validation prompts whose SFT samples are ranked."""
-    samples_per_prompt: Annotated[int, Field(ge=2)] = 8
-    """SFT samples per prompt."""
-
-
 class RewardConfig(Section):
     """The reward model: text in, one number out, the terminator seen."""
 
@@ -275,6 +268,8 @@ class RewardConfig(Section):
     """Padded tokens per forward; does not change the result. Halved by itself where memory runs out."""
     audit: AuditConfig = AuditConfig()
     """The audit."""
+    gate: GateConfig = GateConfig()
+    """What follows from it."""
 
     @model_validator(mode="after")
     def _adapters_on_sft(self) -> RewardConfig:

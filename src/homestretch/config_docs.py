@@ -26,10 +26,9 @@ from homestretch.recipe import variants
 
 _INTRODUCTION = """# Config reference
 
-Every key of a recipe, generated from `config.py`, `config_rl.py` and `config_baselines.py` by `make docs`. A recipe
-gives those it wants to change; `a.b=value` behind a command replaces one
-(`homestretch run recipe.yaml rl.kl.beta=0.1 seed=3`). Unknown keys, wrong types and duplicate keys are errors. YAML is
-read as version 1.2: `1e-5` is a number, `no` is a word.
+Every key of a recipe, generated from `config.py` and `config_*.py` by `make docs`. A recipe gives those it wants to
+change; `a.b=value` behind a command replaces one (`homestretch run recipe.yaml rl.kl.beta=0.1`). Unknown keys, wrong
+types and duplicate keys are errors. YAML is read as version 1.2: `1e-5` is a number, `no` a word.
 The JSON schema for editors is [recipe.schema.json](recipe.schema.json).
 """
 

@@ -8,25 +8,30 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from importlib import import_module
 
+from homestretch.audit_findings import gate, gate_line
 from homestretch.config import RunConfig
 from homestretch.console import say
 from homestretch.environment import describe, peak_memory_gb, quiet_libraries
 from homestretch.recipe import dump_recipe
-from homestretch.rundir import RunDir, planned_stages, write_json, write_text
+from homestretch.rundir import RunDir, planned_stages, read_json, write_json, write_text
 from homestretch.types import UserError
 from homestretch.validation import changed_recipe, validate
+
+_GATE = "reward.gate."
+"""These keys decide whether RL begins, and no number depends on them: they may change until it is done."""
 
 
 def run(config: RunConfig) -> list[str]:
     """Run every stage that is not done yet; the same call again continues. Returns the stages run now.
 
     Raises UserError with all problems of recipe, data and model before anything is written, if the run directory holds
-    another recipe's run, and if another process is at work in it.
+    another recipe's run, if another process is at work in it, and before RL if the reward's gate says stop.
     """
     stages = planned_stages(with_baselines=bool(config.baselines.arms))
     left = [stage for stage in stages if not RunDir(config.run_dir).is_done(stage)]
-    refuse(validate(config) if left not in ([], ["report"]) else changed_recipe(config))
-    with opened(config) as rundir:
+    allowed = (_GATE,) if "rl" in left else ()
+    refuse(validate(config, allowed) if left not in ([], ["report"]) else changed_recipe(config))
+    with opened(config, allowed) as rundir:
         for stage in stages:
             if stage in left:
                 run_stage(stage, config, rundir)
@@ -38,7 +43,7 @@ def run(config: RunConfig) -> list[str]:
 def run_alone(stage: str, config: RunConfig) -> None:
     """Run one stage again; the stages after it, which read its files, then count as not done.
 
-    The stage's own section of the recipe may differ from the one the run began with.
+    The stage's own section of the recipe may differ from the one the run began with, and the gate before RL.
     Raises UserError as `run` does, and if a stage before this one is not done.
     """
     stages = planned_stages(with_baselines=stage == "baselines" or bool(config.baselines.arms))
@@ -47,7 +52,7 @@ def run_alone(stage: str, config: RunConfig) -> None:
         raise UserError(
             f"{config.run_dir}: {stage} needs {', '.join(missing)} done first: run `homestretch run` for it"
         )
-    allowed = (f"{stage}.",)
+    allowed = (f"{stage}.", *([_GATE] if stage == "rl" else []))
     refuse(validate(config, allowed_changes=allowed) if stage != "report" else changed_recipe(config, allowed))
     with opened(config, allowed) as rundir:
         run_stage(stage, config, rundir)
@@ -61,6 +66,8 @@ def refuse(problems: list[str]) -> None:
 
 def run_stage(stage: str, config: RunConfig, rundir: RunDir) -> None:
     """Run one stage from its start and mark it done, with its seconds and the process's peak memory (GiB)."""
+    if stage == "rl":
+        pass_gate(config, rundir)
     rundir.mark_undone(stage)
     rundir.drop_metrics(stage)
     say(f"{stage}: started")
@@ -69,6 +76,16 @@ def run_stage(stage: str, config: RunConfig, rundir: RunDir) -> None:
     seconds = round(time.perf_counter() - start, 1)
     rundir.mark_done(stage, {**summary, "seconds": seconds, "peak_memory_gb": peak_memory_gb()})
     say(f"{stage}: done in {seconds:.0f} s")
+
+
+def pass_gate(config: RunConfig, rundir: RunDir) -> None:
+    """Judge the reward's audit by the gate as the recipe has it now, and write that. UserError if it says stop."""
+    audit = read_json(rundir.audit_path)
+    decided = gate(audit, config.reward.gate)
+    if decided != audit.get("gate"):
+        write_json(rundir.audit_path, {**audit, "gate": decided})
+    if decided["decision"] == "stop":
+        raise UserError(f"{gate_line(decided)}; to go on anyway set reward.gate.action=warn")
 
 
 @contextmanager

@@ -19,7 +19,7 @@ FILES = sorted(ROOT.rglob("*.py"))
 LAYERS: tuple[frozenset[str], ...] = (
     frozenset({"types"}),
     frozenset({"config_base"}),
-    frozenset({"config_baselines", "config_rl"}),
+    frozenset({"config_audit", "config_baselines", "config_rl"}),
     frozenset({"audit_findings", "config", "console", "ops", "prompts", "registry", "rundir", "tables"}),
     frozenset({"environment", "recipe", "tasks", "tokenizers"}),
     frozenset({"adapters", "checkpoint", "config_docs", "cross_attention", "data", "encoding", "inspection"}),

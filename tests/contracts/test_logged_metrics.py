@@ -15,8 +15,8 @@ KEY = re.compile(r'"((?:sft|reward|rl|validation)/[a-z0-9_]+)"')
 
 def test_every_logged_key_is_documented():
     logged = {f"rl/{field.name}" for field in fields(UpdateStats)} | {f"validation/{name}" for name in STATISTICS}
-    for stage in ("sft", "reward", "rl"):
-        source = (ROOT / f"src/homestretch/stages/{stage}.py").read_text(encoding="utf-8")
+    for file in ("stages/sft", "rewards/training", "stages/rl"):
+        source = (ROOT / f"src/homestretch/{file}.py").read_text(encoding="utf-8")
         logged |= set(KEY.findall(source))
     documented = set()
     for page in ROOT.glob("docs/**/*.md"):

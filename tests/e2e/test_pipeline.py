@@ -29,7 +29,7 @@ model:
     tokenizer: {kind: word}
 sft: {max_steps: 4, batch_size: 16}
 negatives: {max_validation_examples: 12, on_policy: {max_prompts: 6}}
-reward: {max_steps: 3, audit: {num_prompts: 6, samples_per_prompt: 4}}
+reward: {max_steps: 3, audit: {num_prompts: 6, samples_per_prompt: 4, leave_out: {folds: 2, max_steps: 1}}}
 rl: {num_updates: 1, critic_warmup_updates: 0, prompts_per_update: 4, validate_every: 1, max_validation_examples: 8}
 evaluate: {num_resamples: 100}
 """
@@ -73,6 +73,43 @@ def test_the_run_directory_has_its_layout(finished: tuple[Path, str]) -> None:
         assert summary["seconds"] >= 0
         assert 0 < summary["peak_memory_gb"] < 64
     assert "report.html" in finished[1].splitlines()[-2]
+
+
+def test_the_audit_has_its_keys(finished: tuple[Path, str]) -> None:
+    audit = read_json(RunDir(finished[0] / "runs" / "small").audit_path)
+    assert 0 <= audit["probes"]["bag_of_words"] <= 1
+    assert sum(item["count"] for item in audit["calibration"]["reliability"]) > 0
+    assert audit["within_prompt_rank_correlation"]["selection"]["tau"] is not None
+    assert {"example_id", "text", "reward", "score", "reward_rank", "score_rank"} <= set(audit["overrated"][0])
+    assert len(audit["underrated"]) <= 10
+    rows = audit["leave_one_out"]
+    assert [len(row["left_out"]) > 0 for row in rows] == [False, True, True]
+    for mode, entry in audit["classes"].items():
+        unseen = [row["auc"].get(mode) for row in rows if mode in row["left_out"]]
+        assert unseen in ([entry["leave_one_out_auc"]], [])
+    assert audit["gate"]["decision"] == "warn"
+    assert f"reward gate: warn: {audit['gate']['reasons'][0]}" in finished[1]
+
+
+def test_the_gate_stops_before_rl_and_the_same_command_goes_on_where_it_is_told_to(folder: Path) -> None:
+    run = RunDir(folder / "runs" / "small")
+    strict = "reward.gate.min_class_auc=1.0"
+    refused = homestretch("run", "x.yaml", strict, cwd=folder)
+    assert "reward.gate.min_class_auc: 0.65 -> 1.0" in refused.stderr, "RL is done: what let it begin stays"
+    run.mark_undone("rl")
+    stopped = homestretch("run", "x.yaml", "reward.gate.action=stop", strict, cwd=folder)
+    assert stopped.returncode == 2
+    assert stopped.stderr.startswith("error: reward gate: stop: ")
+    assert stopped.stderr.endswith("; to go on anyway set reward.gate.action=warn\n")
+    assert len(stopped.stderr.splitlines()) == 1
+    assert [stage for stage in STAGES if run.is_done(stage)] == ["sft", "negatives", "reward"]
+    assert read_json(run.audit_path)["gate"]["decision"] == "stop"
+    assert homestretch("rl", "x.yaml", "reward.gate.action=stop", strict, cwd=folder).returncode == 2
+    done = homestretch("run", "x.yaml", "reward.gate.action=warn", strict, cwd=folder)
+    assert done.returncode == 0, done.stderr
+    assert "reward: done before, skipped" in done.stdout
+    assert read_json(run.audit_path)["gate"]["decision"] == "warn"
+    assert "action: warn" in run.config_path.read_text()
 
 
 def test_the_environment_names_no_user_and_no_place(finished: tuple[Path, str]) -> None:

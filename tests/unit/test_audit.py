@@ -8,17 +8,24 @@ import math
 import numpy as np
 import pytest
 
+from conftest import tiny_config
 from homestretch.audit_findings import WARNING, audit_lines
+from homestretch.rewards import leave_out
 from homestretch.rewards.audit import (
+    LEAVE_OUT_IS_OFF,
     audit,
-    calibration_error,
     class_auc,
+    class_aucs,
     pooled_spearman,
     rank_correlation,
     reward_spread,
     terminator_drop,
 )
-from homestretch.rewards.probes import length_only, source_blind
+from homestretch.rewards.extremes import extremes
+from homestretch.rewards.leave_out import partition, with_left_out
+from homestretch.rewards.probes import bag_of_words, length_only, source_blind
+from homestretch.rewards.reliability import calibration_error, reliability_bins
+from homestretch.rewards.training import RewardData
 from homestretch.types import Completion, Example, Judged, Metric, UserError
 
 DAYS = ("Monday", "Tuesday", "Wednesday", "Thursday", "Friday", "Saturday")
@@ -200,12 +207,25 @@ def test_spread_within_and_between_prompts():
     assert reward_spread([array(1)]) == {"within_prompt_sd": None, "between_prompt_sd": None}
 
 
+def ece(probability, label, weight=None):
+    return calibration_error(reliability_bins(probability, label, weight))
+
+
 def test_calibration_error_of_known_probabilities():
     label = array(0, 0, 0, 1)
-    assert calibration_error(np.full(4, 0.25), label) == pytest.approx(0.0)
-    assert calibration_error(np.full(4, 0.75), label) == pytest.approx(0.5)
+    assert ece(np.full(4, 0.25), label) == pytest.approx(0.0)
+    assert ece(np.full(4, 0.75), label) == pytest.approx(0.5)
     # ties share a bin although the labels are in order
-    assert calibration_error(np.full(30, 0.5), np.repeat([0.0, 1.0], 15)) == pytest.approx(0.0)
+    assert ece(np.full(30, 0.5), np.repeat([0.0, 1.0], 15)) == pytest.approx(0.0)
+
+
+def test_reliability_bins_hold_what_was_stated_and_what_came_true():
+    probability = np.repeat([0.1, 0.6, 0.9], [4, 2, 2])
+    bins = reliability_bins(probability, array(1, 0, 0, 0, 1, 0, 1, 1), np.repeat([1.0, 2.0], [4, 4]))
+    assert [(b.predicted, b.observed, b.count) for b in bins] == [
+        (pytest.approx(0.1), 0.25, 4), (pytest.approx(0.6), 0.5, 2), (pytest.approx(0.9), 1.0, 2)
+    ]  # fmt: skip
+    assert [b.weight for b in bins] == pytest.approx([1 / 3, 1 / 3, 1 / 3])
 
 
 def test_calibration_error_agrees_with_a_plain_loop_over_equal_bins():
@@ -214,7 +234,7 @@ def test_calibration_error_agrees_with_a_plain_loop_over_equal_bins():
     label = (draws.random(150) < probability**2).astype(float)
     order = np.argsort(probability)
     gaps = [abs(probability[b].mean() - label[b].mean()) for b in np.split(order, 15)]
-    assert calibration_error(probability, label) == pytest.approx(np.mean(gaps))
+    assert ece(probability, label) == pytest.approx(np.mean(gaps))
 
 
 def test_calibration_error_with_weights_is_that_of_repeated_rows():
@@ -222,8 +242,8 @@ def test_calibration_error_with_weights_is_that_of_repeated_rows():
     probability = draws.random(40)
     label = (draws.random(40) < 0.5).astype(float)
     weight = draws.integers(1, 4, 40)
-    repeated = calibration_error(np.repeat(probability, weight), np.repeat(label, weight))
-    assert calibration_error(probability, label, weight.astype(float)) == pytest.approx(repeated)
+    repeated = ece(np.repeat(probability, weight), np.repeat(label, weight))
+    assert ece(probability, label, weight.astype(float)) == pytest.approx(repeated)
 
 
 def test_terminator_drop_scores_each_reference_with_and_without():
@@ -253,6 +273,32 @@ def test_length_probe_sees_long_and_short_negatives_and_not_matched_ones():
 
 def test_length_probe_needs_documents_to_hold_out():
     assert length_only(with_class(make_examples(1), "wrong_day", other_day)) is None
+
+
+def test_bag_of_words_probe_sees_other_words_and_not_another_order():
+    examples = make_examples(60)
+
+    def probe(edit):
+        rows = with_class(examples, "class", edit)
+        by_id = {example.id: example for example in examples}
+        return bag_of_words(rows, [by_id[row.example_id] for row in rows], seed=0)
+
+    def backwards(example):
+        return " ".join(reversed(example.reference.split()))
+
+    assert probe(lambda e: e.reference + " Allegedly.") > 0.95
+    assert probe(lambda e: examples[(int(e.id[1:]) + 7) % 60].reference) > 0.8, "words that the source does not have"
+    pairs_are_seen = probe(backwards)
+    assert pairs_are_seen > 0.6, "word pairs of the source"
+    assert probe(lambda e: e.reference) == pytest.approx(0.5, abs=0.01)
+
+
+def test_bag_of_words_probe_needs_documents_to_hold_out_and_takes_empty_texts():
+    examples = make_examples(20)
+    one = with_class(examples[:1], "wrong_day", other_day)
+    assert bag_of_words(one, [examples[0]] * 2, seed=0) is None
+    rows = with_class(examples, "empty", lambda _: "")
+    assert bag_of_words(rows, [e for e in examples for _ in range(2)], seed=0) > 0.95
 
 
 def test_source_blind_probe_catches_a_fingerprint_and_not_an_honest_swap():
@@ -285,8 +331,9 @@ def test_a_perfect_reward_passes_without_a_warning():
     assert result["within_prompt_rank_correlation"]["day_is_right"]["tau"] == pytest.approx(1.0)
     assert result["terminator"]["drop"] == 1.0
     assert result["calibration"]["ece"] < 0.05
-    assert result["notes"] == ["edited references: none among the validation rows"]
-    assert [line for line in warnings_of(result) if "almost perfectly" not in line] == []
+    assert result["notes"] == ["edited references: none among the validation rows", LEAVE_OUT_IS_OFF]
+    easy = ("almost perfectly", "counting words")  # the other day is not in the source
+    assert [line for line in warnings_of(result) if not any(words in line for words in easy)] == []
 
 
 def test_a_random_reward_is_told_so():
@@ -368,7 +415,9 @@ def test_a_class_without_a_held_out_example_is_not_silently_missing():
     examples, train = make_examples(6), make_examples(20, start=1000)
     train_rows = [*with_class(train, "wrong_day", other_day), *with_class(train, "rare", other_day)]
     result = audit_of(oracle, examples, with_class(examples, "wrong_day", other_day), train_rows)
-    assert result["classes"]["rare"] == {"auc": None, "low": None, "high": None, "n": 0, "within_document": None}
+    rare = result["classes"]["rare"]
+    assert rare["n"] == 0
+    assert {rare[key] for key in ("auc", "low", "high", "within_document", "leave_one_out_auc")} == {None}
     assert "class rare: none of it on the held-out documents" in result["notes"]
     assert "class wrong_day" not in " ".join(result["notes"])
 
@@ -382,3 +431,119 @@ def test_a_row_of_an_unknown_document_is_a_user_error():
 def test_the_same_seed_gives_the_same_audit():
     metrics = [Metric("day_is_right", oracle)]
     assert run_audit(oracle, metrics=metrics) == run_audit(oracle, metrics=metrics)
+
+
+# --- where reward and held-out score disagree ---
+
+
+def texts(*names):
+    return [Completion(name) for name in names]
+
+
+def test_extremes_are_by_rank_within_the_prompt():
+    examples = make_examples(3)
+    samples = [texts("a", "b", "c"), texts("d", "e", "f"), texts("g", "h", "i")]
+    reward = [array(3, 2, 1), array(103, 102, 101), array(1, 2, 3)]
+    score = [array(0.1, 0.2, 0.3), array(0.2, 0.3, 0.1), array(0.1, 0.2, 0.3)]
+    found = extremes(examples, samples, reward, score)
+    assert [row["text"] for row in found["overrated"]] == ["a", "d"], "the third prompt is ranked as it should be"
+    assert found["overrated"][0] == {
+        "example_id": "d0", "text": "a", "terminated": True, "reward": 3.0, "score": 0.1,
+        "reward_rank": 1.0, "score_rank": 3.0, "of": 3,
+    }  # fmt: skip
+    assert [row["text"] for row in found["underrated"]] == ["c", "e"]
+
+
+def test_extremes_leave_out_what_has_no_rank_and_count_a_text_once():
+    examples = make_examples(3)
+    samples = [texts("a", "a", "b"), texts("c", "d"), texts("e", "f", "g")]
+    reward = [array(2, 2, 1), array(1, 1), array(3, 2, np.nan)]
+    score = [array(0, 0, 1), array(0, 1), array(1, 2, 3)]
+    found = extremes(examples, samples, reward, score)
+    assert [(row["text"], row["of"]) for row in found["overrated"]] == [("a", 2), ("e", 2)]
+
+
+def test_at_most_ten_extremes_the_worst_first():
+    examples = make_examples(15)
+    samples = [texts(*"abcdef"[: 2 + i % 4]) for i in range(15)]
+    reward = [np.arange(len(group), dtype=float) for group in samples]
+    found = extremes(examples, samples, reward, [-r for r in reward])
+    assert [row["of"] for row in found["overrated"]] == [5] * 3 + [4] * 4 + [3] * 3
+    assert all(row["reward_rank"] == 1 for row in found["overrated"])
+
+
+def test_the_audit_names_its_extremes_and_ranks_by_the_selection_score():
+    result = run_audit(lambda e, c: -oracle(e, c), selection=oracle)
+    assert result["within_prompt_rank_correlation"]["selection"]["tau"] == pytest.approx(-1.0)
+    assert len(result["overrated"]) == len(result["underrated"]) == 10
+    assert {row["score"] for row in result["underrated"]} == {1.0}
+    assert any("selection score" in line and "ranks against" in line for line in warnings_of(result))
+
+
+# --- classes left out ---
+
+
+def test_every_class_is_left_out_once_and_like_classes_apart():
+    swaps = ("wrong_entity", "wrong_number", "wrong_date", "wrong_speaker")
+    modes = [*swaps, "shuffled", "my_own", "on_policy", "truncation"]
+    folds = partition(modes, 4)
+    assert sorted(mode for fold in folds for mode in fold) == sorted(modes)
+    assert all(len(set(fold) & set(swaps)) == 1 for fold in folds)
+    assert max(map(len, folds)) - min(map(len, folds)) <= 1
+    assert sorted(partition(modes, 99)) == sorted((mode,) for mode in modes)
+    assert partition([], 4) == []
+
+
+def test_class_aucs_are_those_of_the_audit():
+    examples = make_examples(30)
+    rows = with_class(examples, "wrong_day", other_day)
+    scores = np.random.default_rng(2).normal(size=len(rows))
+    scores[0] = np.nan
+    result = audit_of(lambda e, c: scores if len(c) == len(rows) else np.zeros(len(c)), examples, rows, rows)
+    assert class_aucs(rows, scores)["wrong_day"] == pytest.approx(result["classes"]["wrong_day"]["auc"])
+
+
+def test_nothing_of_a_left_out_class_is_trained_on(monkeypatch, tmp_path):
+    examples = make_examples(8)
+    modes = ("truncation", "on_policy", "on_policy_positive", "edited_reference")
+    rows = [
+        Judged(e.id, Completion(f"{mode} {e.id}"), mode, float(mode not in ("truncation", "on_policy")))
+        for e in examples
+        for mode in ("reference", *modes)
+    ]
+    seen = []
+
+    class Constant:
+        def raw(self, _, completions):
+            return np.array([float("reference" in c.text) for c in completions])
+
+    def train_reward(config, data, **options):
+        seen.append([{row.mode for row in part} for part in (data.train, data.validation)])
+        assert options["max_steps"] == 5
+        return Constant(), 5
+
+    monkeypatch.setattr(leave_out, "train_reward", train_reward)
+    config = tiny_config(reward={"audit": {"leave_out": {"folds": 9, "max_steps": 5}}})
+    data = RewardData(examples, rows, examples, rows)
+    places = {"sft_dir": tmp_path, "best": tmp_path / "best"}
+    matrix = leave_out.leave_out_matrix(config, data, Constant().raw, **places)
+    assert [row["left_out"] for row in matrix] == [[], ["truncation"], ["on_policy"]]
+    assert seen[0] == [{"reference", "edited_reference", "on_policy", "on_policy_positive"}] * 2
+    assert seen[1] == [{"reference", "edited_reference", "truncation"}] * 2, (
+        "the good among own samples goes with the bad"
+    )
+    assert matrix[1]["auc"] == {"on_policy": 1.0, "truncation": 1.0}, "every class is asked, also the one left out"
+    only = RewardData(examples, [row for row in rows if row.mode != "on_policy"], examples, rows)
+    assert leave_out.leave_out_matrix(config, only, Constant().raw, **places) == []
+
+
+def test_what_was_left_out_is_read_off_its_own_row():
+    result = run_audit(oracle)
+    matrix = [{"left_out": [], "auc": {"wrong_day": 0.9}}, {"left_out": ["wrong_day"], "auc": {"wrong_day": 0.3}}]
+    found = with_left_out(result, matrix)
+    assert found["classes"]["wrong_day"]["leave_one_out_auc"] == 0.3
+    assert found["leave_one_out"] == matrix
+    assert not [note for note in found["notes"] if "leave-one-out" in note]
+    assert LEAVE_OUT_IS_OFF in result["notes"]
+    assert any("Left out of training, wrong_day" in line for line in warnings_of(found))
+    assert with_left_out(result, [])["notes"][-1] == "leave-one-out: only one class was trained on"

@@ -6,7 +6,16 @@ from typing import Any
 
 import pytest
 
-from homestretch.audit_findings import CONTENT_MODES, FORM_MODES, class_findings, other_findings
+from homestretch.audit_findings import (
+    CONTENT_MODES,
+    FORM_MODES,
+    UNSEEN,
+    class_findings,
+    gate,
+    gate_line,
+    other_findings,
+)
+from homestretch.config import GateConfig
 from homestretch.failures import FAILURE_MODES
 from homestretch.rewards.judged import ON_POLICY
 
@@ -27,7 +36,7 @@ def of_ranks(low: float | None, high: float | None) -> dict[str, Any]:
 @pytest.mark.parametrize(
     ("audit", "warning"),
     [
-        (of_class(0.64), "cannot see this failure"),
+        (of_class(0.64), "cannot see statements turned into their opposite"),
         (of_class(0.65), None),
         (of_class(0.8, low=0.5), "too few examples"),
         (of_class(0.8, low=None), None),
@@ -36,6 +45,10 @@ def of_ranks(low: float | None, high: float | None) -> dict[str, Any]:
         (of_class(0.99), None),
         (of_probe(length_only=0.61), "length alone gives the negatives away"),
         (of_probe(length_only=0.6), None),
+        (of_probe(bag_of_words=0.91), "counting words does the reward's job"),
+        (of_probe(bag_of_words=0.9), None),
+        ({"classes": {"echo": {"auc": 0.9, "leave_one_out_auc": 0.49}}}, "was not trained on this failure"),
+        ({"classes": {"echo": {"auc": 0.9, "leave_one_out_auc": 0.5}}}, None),
         (of_probe(source_blind={"negation": 0.61}), "leave a fingerprint"),
         (of_probe(source_blind={"negation": 0.6, "shuffled": 1.0, "echo": None}), None),
         (of_probe(edited_reference=0.71), "the reward sees the editing"),
@@ -70,6 +83,7 @@ def test_classes_come_worst_first_and_the_unmeasured_last() -> None:
 def test_every_class_of_ours_is_of_form_or_of_content() -> None:
     assert {*FAILURE_MODES, ON_POLICY} == FORM_MODES | CONTENT_MODES
     assert not FORM_MODES & CONTENT_MODES
+    assert set(UNSEEN) == FORM_MODES | CONTENT_MODES
 
 
 def test_a_class_of_the_users_own_is_told_both_readings() -> None:
@@ -79,3 +93,47 @@ def test_a_class_of_the_users_own_is_told_both_readings() -> None:
     assert ours.is_bad
     assert own.meaning.startswith(ours.meaning)
     assert "failure of form" in own.meaning
+
+
+# --- the gate ---
+
+BLIND = {"classes": {"truncation": {"auc": 0.55, "low": 0.5, "high": 0.6}, "echo": {"auc": 0.9, "low": 0.8}}}
+POOR = BLIND | {"calibration": {"ece": 0.2}, "probes": {"length_only": 0.7}}
+SENTENCE = "truncation at 0.55: the reward cannot see missing endings (below 0.65); RL will not unlearn it"
+
+
+def test_the_gate_says_why() -> None:
+    decided = gate(BLIND, GateConfig(action="stop"))
+    assert (decided["decision"], decided["reasons"]) == ("stop", [SENTENCE])
+    assert gate_line(decided) == f"reward gate: stop: {SENTENCE}"
+
+
+def test_a_stop_names_what_stops_and_a_warning_all_that_is_bad() -> None:
+    assert gate(POOR, GateConfig(action="stop"))["reasons"] == [SENTENCE]
+    warned = gate(POOR, GateConfig())
+    assert warned["decision"] == "warn"
+    assert warned["reasons"][0] == SENTENCE
+    assert len(warned["reasons"]) == 3
+    assert gate_line(warned) == f"reward gate: warn: {SENTENCE}; and 2 more"
+
+
+def test_what_does_no_harm_in_rl_only_warns() -> None:
+    audit = {"calibration": {"ece": 0.2}, "probes": {"length_only": 0.7}} | of_ranks(-0.2, -0.1)
+    assert gate(audit, GateConfig(action="stop"))["decision"] == "warn"
+    selection = {"within_prompt_rank_correlation": {"selection": {"tau": 0.0, "low": -0.1, "high": 0.1}}}
+    assert gate(selection, GateConfig(action="stop"))["decision"] == "stop"
+
+
+def test_no_gate_and_nothing_bad_both_go_on() -> None:
+    assert gate(POOR, GateConfig(action="off"))["decision"] == "go"
+    assert gate_line(gate(of_class(0.8), GateConfig(action="stop"))) == "reward gate: go"
+
+
+def test_the_recipe_moves_the_thresholds_and_the_audit_remembers_them() -> None:
+    lenient = gate(BLIND, GateConfig(action="stop", min_class_auc=0.5))
+    assert lenient["decision"] == "warn", "the interval reaches 0.5, which is not for the recipe to say"
+    strict = gate(of_class(0.8), GateConfig(action="stop", min_class_auc=0.85))
+    assert strict["decision"] == "stop"
+    judged = of_class(0.8) | {"gate": strict}
+    assert [finding.is_bad for finding in class_findings(judged)] == [True]
+    assert [finding.is_bad for finding in class_findings(of_class(0.8))] == [False]

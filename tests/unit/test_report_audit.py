@@ -30,3 +30,19 @@ def test_audit_warns_of_what_the_printed_audit_warns_of() -> None:
     shown = audit_view(audit).warnings
     assert len(shown) == 6
     assert [text.split(": ")[1:] for text in shown] == [text.split(": ")[1:] for text in printed]
+
+
+def test_audit_shows_the_gate_the_matrix_and_what_is_disputed() -> None:
+    view = audit_view(fake_audit())
+    assert view.gate == "reward gate: warn: wrong_speaker at 0.62: the reward cannot see it; and 1 more"
+    assert view.matrix[0].left_out == "nothing (the reward)"
+    place = view.matrix_classes.index("wrong_speaker")
+    assert [row.cells[place] for row in view.matrix] == [("0.62", False), ("0.51", True)]
+    assert view.overrated[0].text == "Ada likes Ada."
+    assert view.overrated[0].places == "place 1 of 8 by the reward (1.25), 7.5 by the held-out score (0.10)"
+    assert "0.10 0.20, 0.90 0.80" in view.reliability
+
+
+def test_an_audit_of_before_has_none_of_it() -> None:
+    view = audit_view({"classes": {}, "calibration": {"ece": 0.1, "temperature": 1.0}})
+    assert (view.gate, view.matrix, view.reliability, view.overrated) == ("", (), "", ())

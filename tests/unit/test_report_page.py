@@ -16,7 +16,7 @@ from homestretch.report.formatting import clean
 from homestretch.report.verdict import verdict
 from homestretch.rundir import RunDir, write_json, write_jsonl
 from homestretch.stages.report import run
-from report_run import HOSTILE, fake_audit, fake_negatives, fake_run, make_config
+from report_run import HOSTILE, disputed, fake_audit, fake_negatives, fake_run, make_config
 
 
 @pytest.fixture
@@ -63,7 +63,7 @@ def test_sections_are_all_there_and_in_order(rundir: RunDir, tmp_path: Path) -> 
     sections = [attrs["id"] for attrs in Page(html).all("section")]
     assert sections == list(SECTIONS)
     assert 'class="missing"' not in html
-    assert html.count("<svg ") == len(PLANS) + 1
+    assert html.count("<svg ") == len(PLANS) + 2
     for text in (
         "lunch-chats",
         "RL improved raw outputs",
@@ -130,6 +130,9 @@ def test_hostile_text_stays_text(tmp_path: Path, hostile: str) -> None:
     write_json(rundir.environment_path, {hostile: hostile})
     audit = fake_audit()
     audit["classes"][hostile] = {"auc": 0.5, "low": 0.4, "high": 0.6, "n": 10}
+    audit["overrated"] = audit["underrated"] = [{**disputed(hostile), "example_id": hostile}]
+    audit["leave_one_out"] = [{"left_out": [hostile], "auc": {hostile: 0.5}}]
+    audit["gate"] = {"decision": "stop", "reasons": [f"{hostile} at 0.50: unseen"]}
     write_json(rundir.audit_path, audit)
     html = render(rundir, tmp_path)
     page = Page(html)
@@ -138,6 +141,12 @@ def test_hostile_text_stays_text(tmp_path: Path, hostile: str) -> None:
     assert len(page.all("style")) == 1 + html.count("<svg ")  # matplotlib puts one into each chart
     assert clean(hostile) in "".join(page.texts["p"])
     assert not re.search(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]", html)
+
+
+def test_the_verdict_says_what_the_gate_said(rundir: RunDir, tmp_path: Path) -> None:
+    html = render(rundir, tmp_path)
+    verdict_section = html[html.index('<section id="verdict"') : html.index('<section id="arms"')]
+    assert "reward gate: warn: wrong_speaker at 0.62" in verdict_section
 
 
 def test_same_directory_same_bytes(rundir: RunDir, tmp_path: Path) -> None:

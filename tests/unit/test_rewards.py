@@ -14,7 +14,7 @@ from homestretch.rewards.calibration import calibrate, fitted_temperature, withi
 from homestretch.rewards.composition import RewardComposition
 from homestretch.rewards.length import LengthModel, fit_length_model, length_penalty
 from homestretch.rewards.reward_model import RewardGroup, build_reward_model, load_reward_model, save_reward_model
-from homestretch.stages.reward import reward_loss
+from homestretch.rewards.training import reward_loss
 from homestretch.types import Completion, Example, UserError
 
 

@@ -15,6 +15,7 @@ from homestretch.algorithms.actor_critic import ActorCritic
 from homestretch.config import LengthConfig, SamplingConfig
 from homestretch.encoding import encoded_pairs
 from homestretch.models import load_language_model
+from homestretch.rewards import training as reward_training
 from homestretch.rewards.composition import RewardComposition
 from homestretch.rewards.reward_model import RewardModel, build_reward_model
 from homestretch.rollouts.collect import collect
@@ -22,7 +23,7 @@ from homestretch.rollouts.rows import Seq2SeqRows
 from homestretch.rollouts.sampler import generate
 from homestretch.rollouts.slots import SlotRows, supports_slots
 from homestretch.rundir import RunDir
-from homestretch.stages import reward, sft
+from homestretch.stages import sft
 from homestretch.training import MemoryBudget, TrainingError, grouped_microbatches
 from homestretch.types import Completion, Judged, ScoredCompletions
 from rl_helpers import ALGORITHMS, build_learner, grouped_rollouts, rl_section, weights, with_prompt
@@ -327,11 +328,11 @@ def test_reward_training_and_its_validation_halve_their_micro_batches(tiny_folde
         config, rundir = stage_config(tmp_path / str(is_limited), reward=settings)
         rundir.path.mkdir()
         model = build_reward_model(config, tiny_folders["llama"])
-        groups = reward.reward_groups(model, tiny_examples(8), judged)
+        groups = reward_training.reward_groups(model, tiny_examples(8), judged)
         if is_limited:
             failed = fail_twice(monkeypatch, RewardModel, "logits")
-        reward._train(config, rundir, model, groups, groups, rundir.path / "best.safetensors")
-        found.append(reward._validate(config, model, groups))
+        reward_training.optimize(config, model, groups, groups, best=rundir.path / "best.safetensors")
+        found.append(reward_training.validate(config, model, groups))
     assert found[1] == pytest.approx(found[0], abs=1e-4)
     assert failed == ["training", "validation"]
     assert [line.partition(";")[0].split()[-1] for line in said] == [
@@ -339,4 +340,4 @@ def test_reward_training_and_its_validation_halve_their_micro_batches(tiny_folde
     ]  # fmt: skip
     fail_once_larger(monkeypatch, RewardModel, "logits", lambda self, pairs: num_ids(pairs), 20)
     with pytest.raises(TrainingError, match="out of memory with a single prompt's judged completions"):
-        reward._validate(config, model, groups)
+        reward_training.validate(config, model, groups)

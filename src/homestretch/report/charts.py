@@ -45,6 +45,16 @@ class Interval:
     high: float | None = None
 
 
+@dataclass(frozen=True, slots=True)
+class Point:
+    """Cases with like probabilities."""
+
+    predicted: float
+    observed: float
+    share: float
+    """Of all cases."""
+
+
 def line_chart(name: str, lines: Sequence[Line], *, x_label: str, description: str, marks: Sequence[float] = ()) -> str:
     """Up to three lines over steps, as an <svg> element; `marks` are dashed vertical lines at steps.
 
@@ -80,6 +90,24 @@ def interval_chart(name: str, rows: Sequence[Interval], *, marks: Mapping[str, f
         lowest = min([0.45, *(row.value if row.low is None else row.low for row in rows)])
         axes.set_xlim(max(-0.02, lowest - 0.02), 1.02)
         axes.grid(True, axis="x", color=_GRID, linewidth=0.6)
+        return _svg(figure, name, description)
+
+
+def reliability_chart(name: str, points: Sequence[Point], *, description: str) -> str:
+    """Observed shares over stated probabilities, both in [0, 1], the dots' areas as their shares; dashed: exact."""
+    with _figure(3.4, 3.0) as (figure, axes):
+        axes.plot([0, 1], [0, 1], color=_BAD, linewidth=1, linestyle=(0, (4, 3)))
+        axes.plot(
+            [p.predicted for p in points], [p.observed for p in points], color=_SERIES[0], linewidth=1, alpha=0.45
+        )
+        for point in points:
+            size = 3 + 12 * float(np.sqrt(point.share))
+            axes.plot([point.predicted], [point.observed], "o", color=_SERIES[0], markersize=size, alpha=0.8)
+        axes.set_xlim(-0.03, 1.03)
+        axes.set_ylim(-0.03, 1.03)
+        axes.set_xlabel("stated probability of good")
+        axes.set_ylabel("observed share")
+        axes.grid(True, color=_GRID, linewidth=0.6)
         return _svg(figure, name, description)
 
 

@@ -7,19 +7,23 @@ The functions on arrays are pure and answer one question each; `audit` assembles
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from homestretch.audit_findings import SELECTION
 from homestretch.ops.significance import bootstrap_interval
+from homestretch.rewards.extremes import extremes
 from homestretch.rewards.judged import EDITED_REFERENCE, POSITIVE_MODES, REFERENCE
-from homestretch.rewards.probes import length_only, source_blind
+from homestretch.rewards.probes import bag_of_words, length_only, source_blind
+from homestretch.rewards.reliability import calibration_error, reliability_bins
 from homestretch.types import Completion, Example, Judged, Metric, Scorer, UserError
 
 CONFIDENCE = 0.95
 NUM_RESAMPLES = 1000
-NUM_BINS = 15
+LEAVE_OUT_IS_OFF = "leave-one-out: off (reward.audit.leave_out.folds is 0)"
 
 Floats = NDArray[np.float64]
 
@@ -36,20 +40,21 @@ def audit(
     temperature: float,
     seed: int,
     logits: Scorer | None = None,
+    selection: Scorer | None = None,
 ) -> dict[str, Any]:
-    """Audit a reward on held-out documents.
+    """Audit a reward on held-out documents, with no class left out of its training (leave_out.py does that).
 
     `judged` are the validation rows with their references, `examples` the documents they belong to; `train_judged` are
     the rows the reward was trained on (for the probes). `samples[i]` are the SFT model's samples for
     `sample_examples[i]`. `logits` gives the reward model's output before calibration, which `temperature` divides;
-    None: the reward is it.
+    None: the reward is it. `selection` is the held-out score that chooses checkpoints; None: nothing is compared to it.
     Raises UserError when a row names an example that is not given.
     """
     if not temperature > 0:
         raise ValueError(f"temperature must be positive, not {temperature}")
     rng = np.random.default_rng(seed)
     notes: list[str] = []
-    asked, answers = _paired(judged, examples), [row.completion for row in judged]
+    asked, answers = paired(judged, examples), [row.completion for row in judged]
     rewards = _finite(reward(asked, answers), judged, notes)
     sampled = [completion for group in samples for completion in group]
     repeated = [example for example, group in zip(sample_examples, samples, strict=True) for _ in group]
@@ -70,19 +75,27 @@ def audit(
         "probes": {
             "length_only": length_only(judged),
             "source_blind": source_blind(train_judged, judged, seed=seed),
+            "bag_of_words": bag_of_words(judged, asked, seed=seed),
             "edited_reference": _edited_auc(judged, rewards, rng),
         },
         "within_prompt_rank_correlation": correlations,
         "reward_spread": reward_spread(sample_rewards),
         "length": {**length_correlation, "spearman": pooled_spearman(sample_rewards, lengths)},
-        "calibration": {"ece": _calibration(raw, judged, train_judged, temperature), "temperature": temperature},
+        "calibration": {**_calibration(raw, judged, train_judged, temperature), "temperature": temperature},
         "terminator": terminator_drop(reward, judged, asked),
         "n_documents": len({row.example_id for row in judged}),
         "n_prompts": len(samples),
         "samples_per_prompt": max(map(len, samples), default=0),
+        "leave_one_out": None,
+        "overrated": [],
+        "underrated": [],
         "notes": notes,
     }
-    notes += _reasons(result)
+    if selection is not None:
+        scores = _by_prompt(selection(repeated, sampled), samples)
+        correlations[SELECTION] = rank_correlation(sample_rewards, scores, rng=rng)
+        result |= extremes(sample_examples, samples, sample_rewards, scores)
+    notes += [*_reasons(result), LEAVE_OUT_IS_OFF]
     return result
 
 
@@ -167,18 +180,28 @@ def reward_spread(reward: Sequence[Floats]) -> dict[str, float | None]:
     }
 
 
-def calibration_error(
-    probability: Floats, label: Floats, weight: Floats | None = None, *, num_bins: int = NUM_BINS
-) -> float:
-    """Expected calibration error: the weighted mean over bins of |mean probability - mean label|.
+def class_aucs(judged: Sequence[Judged], scores: Floats) -> dict[str, float | None]:
+    """Per class among the rows its AUC as in `class_auc`, without an interval; None where there is no reference."""
+    from sklearn.metrics import roc_auc_score
 
-    Bins hold equal mass (Nixon et al. 2019); equal probabilities always share a bin. Arrays have shape (n,), n > 0.
-    """
-    weight = np.ones_like(probability) if weight is None else weight
-    edges = np.quantile(probability, np.arange(1, num_bins) / num_bins, weights=weight, method="inverted_cdf")
-    bins = np.searchsorted(edges, probability, side="left")
-    gaps = np.bincount(bins, weights=weight * (probability - label))
-    return float(np.abs(gaps).sum() / weight.sum())
+    aucs: dict[str, float | None] = {}
+    for mode in sorted({row.mode for row in judged} - POSITIVE_MODES):
+        is_reference, is_class, _ = _sides(mode, judged, np.asarray(scores, dtype=np.float64))
+        kept = is_reference | is_class
+        both = is_reference.any() and is_class.any()
+        aucs[mode] = float(roc_auc_score(is_reference[kept], scores[kept])) if both else None
+    return aucs
+
+
+def paired(judged: Sequence[Judged], examples: Sequence[Example]) -> list[Example]:
+    """Each row's document. UserError if one is not there."""
+    by_id = {example.id: example for example in examples}
+    missing = next((row.example_id for row in judged if row.example_id not in by_id), None)
+    if missing is not None:
+        raise UserError(
+            f"negatives/validation.jsonl: example {missing!r} is not in the validation split: run `negatives` again"
+        )
+    return [by_id[row.example_id] for row in judged]
 
 
 def terminator_drop(reward: Scorer, judged: Sequence[Judged], asked: Sequence[Example]) -> dict[str, float | None]:
@@ -225,17 +248,26 @@ def _auc_interval(
     return float(interval.low), float(interval.high)
 
 
+def _sides(
+    mode: str, judged: Sequence[Judged], scores: Floats
+) -> tuple[NDArray[np.bool_], NDArray[np.bool_], NDArray[Any]]:
+    """Which rows with a finite score are references of the class's documents, which are of the class, and documents."""
+    usable = np.isfinite(scores)
+    documents = np.array([row.example_id for row in judged], dtype=str)
+    is_class = usable & np.array([row.mode == mode for row in judged], dtype=bool)
+    is_reference = usable & np.array([row.mode == REFERENCE for row in judged], dtype=bool)
+    return is_reference & np.isin(documents, documents[is_class]), is_class, documents
+
+
 def _class(mode: str, judged: Sequence[Judged], rewards: Floats, rng: np.random.Generator) -> dict[str, Any]:
     """`class_auc` of the references of the documents that have a completion of this class, over the class."""
-    usable = np.isfinite(rewards)
-    documents = np.array([row.example_id for row in judged], dtype=str)
-    is_class = usable & np.array([row.mode == mode for row in judged])
-    is_reference = (
-        usable & np.array([row.mode == REFERENCE for row in judged]) & np.isin(documents, documents[is_class])
-    )
-    if not (is_class.any() and is_reference.any()):
-        return {"auc": None, "low": None, "high": None, "n": int(is_class.sum()), "within_document": None}
-    return class_auc(rewards[is_reference], documents[is_reference], rewards[is_class], documents[is_class], rng=rng)
+    is_reference, is_class, documents = _sides(mode, judged, rewards)
+    found: dict[str, Any] = {"auc": None, "low": None, "high": None, "n": int(is_class.sum()), "within_document": None}
+    if is_class.any() and is_reference.any():
+        found = class_auc(
+            rewards[is_reference], documents[is_reference], rewards[is_class], documents[is_class], rng=rng
+        )
+    return {**found, "leave_one_out_auc": None}
 
 
 def _edited_auc(judged: Sequence[Judged], rewards: Floats, rng: np.random.Generator) -> float | None:
@@ -247,29 +279,20 @@ def _edited_auc(judged: Sequence[Judged], rewards: Floats, rng: np.random.Genera
 
 def _calibration(
     logit: Floats, judged: Sequence[Judged], train_judged: Sequence[Judged], temperature: float
-) -> float | None:
-    """ECE with labels weighted to the train rows' mix: validation has every class of a document, train a draw."""
+) -> dict[str, Any]:
+    """ECE and its bins, labels weighted to the train rows' mix: validation has every class of a document, train a
+    draw."""
     from scipy.special import expit
 
     usable = np.isfinite(logit)
     label = np.array([row.label for row in judged], dtype=np.float64)[usable]
-    if not usable.any() or not train_judged:
-        return None
-    share, train_share = float(label.mean()), float(np.mean([row.label for row in train_judged]))
-    if not 0 < share < 1:
-        return None
+    share = float(label.mean()) if len(label) else 0.0
+    if not train_judged or not 0 < share < 1:
+        return {"ece": None, "reliability": None}
+    train_share = float(np.mean([row.label for row in train_judged]))
     weight = label * train_share / share + (1 - label) * (1 - train_share) / (1 - share)
-    return calibration_error(expit(logit[usable] / temperature), label, weight)
-
-
-def _paired(judged: Sequence[Judged], examples: Sequence[Example]) -> list[Example]:
-    by_id = {example.id: example for example in examples}
-    missing = next((row.example_id for row in judged if row.example_id not in by_id), None)
-    if missing is not None:
-        raise UserError(
-            f"negatives/validation.jsonl: example {missing!r} is not in the validation split: run `negatives` again"
-        )
-    return [by_id[row.example_id] for row in judged]
+    bins = reliability_bins(expit(logit[usable] / temperature), label, weight)
+    return {"ece": calibration_error(bins), "reliability": list(map(asdict, bins))}
 
 
 def _finite(rewards: Floats, judged: Sequence[Judged], notes: list[str]) -> Floats:
@@ -312,7 +335,7 @@ def _reasons(result: Mapping[str, Any]) -> list[str]:
         if entry["tau"] is None
     ]
     absent = {
-        "length-only probe: fewer than two documents of a label": result["probes"]["length_only"],
+        "length-only and bag-of-words probe: fewer than two documents of a label": result["probes"]["length_only"],
         "edited references: none among the validation rows": result["probes"]["edited_reference"],
         "correlation with length: constant over the samples": result["length"]["spearman"],
         "reward spread: fewer than two samples per prompt": result["reward_spread"]["within_prompt_sd"],

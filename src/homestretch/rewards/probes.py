@@ -10,10 +10,12 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from homestretch.ops.drawing import drawn
+from homestretch.ops.words import ngrams, words
 from homestretch.rewards.judged import POSITIVE_MODES
-from homestretch.types import Judged
+from homestretch.types import Example, Judged
 
 MAX_ROWS_PER_LABEL = 3000
 """More rows than this do not change a linear probe's verdict, and cost time."""
@@ -26,23 +28,70 @@ def length_only(rows: Sequence[Judged], *, num_folds: int = 5) -> float | None:
     left out. Near 0.5 is good. None where a label has fewer than two documents, so that nothing can be held out.
     """
     from sklearn.linear_model import LogisticRegression
-    from sklearn.metrics import roc_auc_score
-    from sklearn.model_selection import StratifiedGroupKFold, cross_val_predict
     from sklearn.pipeline import make_pipeline
     from sklearn.preprocessing import PolynomialFeatures, StandardScaler
+
+    probe = make_pipeline(
+        StandardScaler(), PolynomialFeatures(2, include_bias=False), LogisticRegression(class_weight="balanced")
+    )
+    return _held_out_auc(probe, np.log1p([[len(row.completion.text.split())] for row in rows]), rows, num_folds)
+
+
+def bag_of_words(rows: Sequence[Judged], examples: Sequence[Example], *, seed: int, num_folds: int = 5) -> float | None:
+    """AUC of telling all good from all bad by which words there are, and how much of them is in the source.
+
+    `examples[i]` is the document of `rows[i]`. Logistic regression on TF-IDF of the completion's words, order gone, and
+    the shares of its words and word pairs that the source has; cross-validated with a document's rows kept in one fold.
+    A reward that is worth its cost tells what this cannot. The terminator is left out. None where a label has fewer
+    than two documents, so that nothing can be held out.
+    """
+    from sklearn.feature_extraction.text import TfidfVectorizer
+    from sklearn.linear_model import LogisticRegression
+    from sklearn.pipeline import make_pipeline, make_union
+    from sklearn.preprocessing import FunctionTransformer, StandardScaler
+
+    rng = np.random.default_rng(seed)
+    by_label = ([i for i, row in enumerate(rows) if (row.label > 0.5) == good] for good in (True, False))
+    kept = sorted(i for side in by_label for i in drawn(side, MAX_ROWS_PER_LABEL, rng))
+    pairs = np.array([(rows[i].completion.text, examples[i].source) for i in kept], dtype=object)
+    probe = make_pipeline(
+        make_union(
+            TfidfVectorizer(analyzer=_completion_words, sublinear_tf=True, max_features=50_000),
+            make_pipeline(FunctionTransformer(_overlaps), StandardScaler()),
+        ),
+        LogisticRegression(class_weight="balanced", solver="liblinear", random_state=0),
+    )
+    return _held_out_auc(probe, pairs, [rows[i] for i in kept], num_folds)
+
+
+def _held_out_auc(probe: Any, features: NDArray[Any], rows: Sequence[Judged], num_folds: int) -> float | None:
+    """AUC of the probe for the rows' labels, each document judged by a fit without it; None if that cannot be."""
+    from sklearn.metrics import roc_auc_score
+    from sklearn.model_selection import StratifiedGroupKFold, cross_val_predict
 
     labels = np.array([row.label > 0.5 for row in rows], dtype=bool)
     documents = np.array([row.example_id for row in rows], dtype=object)
     num_documents = min(len(set(documents[labels])), len(set(documents[~labels])))
     if num_documents < 2:
         return None
-    log_words = np.log1p([[len(row.completion.text.split())] for row in rows])
-    probe = make_pipeline(
-        StandardScaler(), PolynomialFeatures(2, include_bias=False), LogisticRegression(class_weight="balanced")
-    )
     folds = StratifiedGroupKFold(n_splits=min(num_folds, num_documents))
-    scores = cross_val_predict(probe, log_words, labels, groups=documents, cv=folds, method="decision_function")
+    scores = cross_val_predict(probe, features, labels, groups=documents, cv=folds, method="decision_function")
     return float(roc_auc_score(labels, scores))
+
+
+def _completion_words(pair: Sequence[str]) -> list[str]:
+    # An empty text has no word, and a vocabulary must have one.
+    return words(pair[0]) or [""]
+
+
+def _overlaps(pairs: NDArray[Any]) -> NDArray[np.float64]:
+    """Per (completion, source) the shares of the completion's words and word pairs that are in the source."""
+    return np.array([[_share(words(text), words(source), n) for n in (1, 2)] for text, source in pairs])
+
+
+def _share(text: Sequence[str], source: Sequence[str], n: int) -> float:
+    found, known = ngrams(text, n), set(ngrams(source, n))
+    return sum(item in known for item in found) / max(1, len(found))
 
 
 def source_blind(train: Sequence[Judged], validation: Sequence[Judged], *, seed: int) -> dict[str, float | None]:
