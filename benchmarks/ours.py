@@ -50,7 +50,8 @@ def recipe(job: Job) -> RunConfig:
                 "max_completion_tokens": job.max_new_tokens,
             },
             "model": {"path": job.model_dir, "attention": job.attention, "lora": {} if job.lora else None},
-            "reward": {"tokens_per_microbatch": job.tokens_per_microbatch},
+            # a scalar head on the last state, as TRL's reward models have
+            "reward": {"score": "state", "tokens_per_microbatch": job.tokens_per_microbatch},
             "rl": rl | _PER_ALGORITHM.get(job.algorithm, {}),
         },
         strict=False,
