@@ -62,8 +62,8 @@ class RewardHead(nn.Module):
         """`likelihood`: with the terms a and b; else w alone."""
         super().__init__()
         self.weight = nn.Parameter(torch.zeros(1, width) if likelihood else 0.02 * torch.randn(1, width))
-        self.likelihood = nn.Parameter(torch.zeros(2)) if likelihood else None
-        """a and b; both 0 until `standardise` or a file gives them."""
+        self.likelihood = nn.Parameter(torch.tensor([1.0, 0.0])) if likelihood else None
+        """a and b: the log-likelihood itself until `standardise` or a file gives them."""
 
     def forward(self, state_BD: Tensor, logprob_B: Tensor | None) -> Tensor:
         """Logits (B,), float32. `logprob_B` is in nats, and only read where the likelihood counts."""
