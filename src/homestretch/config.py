@@ -243,7 +243,7 @@ class RewardConfig(Section):
     """The reward model: text in, one number out, the terminator seen."""
 
     backbone: str = "sft"
-    """`sft`: a scalar head on a copy of the SFT model; else a folder or hub id of any encoder or causal model."""
+    """`sft`: a copy of the SFT model; else a folder or hub id of any causal model, encoder-decoder or encoder."""
     lora: LoRAConfig | None = None
     """Train adapters on the SFT model (null: as `model.lora`). RL then keeps one frozen model for reference and
     reward instead of two."""
