@@ -75,7 +75,7 @@ class RewardHead(nn.Module):
 
     @torch.no_grad()
     def standardise(self, logprob_N: Tensor) -> None:
-        """Start with a mean of 0 and a standard deviation of 1 over these completions, the references say."""
+        """Start with a mean of 0 and a standard deviation of 1 over these completions, such as references."""
         assert self.likelihood is not None
         scale = 1 / logprob_N.std(unbiased=False).clamp(min=1e-3)
         self.likelihood.copy_(torch.stack([scale, -scale * logprob_N.mean()]))
