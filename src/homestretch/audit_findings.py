@@ -122,7 +122,7 @@ def class_findings(audit: Mapping[str, Any]) -> list[AuditFinding]:
 
 def other_findings(audit: Mapping[str, Any]) -> list[AuditFinding]:
     """All but the classes one by one; a part that the audit does not have is left out."""
-    parts = (_easy, _left_out, _probes, _rank_correlations, _spread, _length, _calibration, _terminator)
+    parts = (_easy, _left_out, _probes, _rank_correlations, _best_of_n, _spread, _length, _calibration, _terminator)
     limits = thresholds(audit)
     return [finding for part in parts for finding in part(audit, limits)]
 
@@ -247,6 +247,23 @@ def _rank_correlations(audit: Mapping[str, Any], limits: GateConfig) -> Iterator
             meaning += f" Prompts whose samples have no ranking, left out: {entry['left_out']}."
         stops = bad and is_selection
         yield AuditFinding(f"Rank correlation with {name}", tau, meaning, bad, stops, low, high, entry.get("n"))
+
+
+def _best_of_n(audit: Mapping[str, Any], limits: GateConfig) -> Iterator[AuditFinding]:
+    entry = audit.get("best_of_n") or {}
+    gain, low = entry.get("difference"), entry.get("low")
+    if gain is None:
+        return
+    bad = low is not None and low <= limits.min_best_of_n_gain
+    means = f"{entry['best']:.3f} against {entry['greedy']:.3f}; the best there is among them: {entry['oracle']:.3f}"
+    meaning = f"what choosing among the model's samples by the reward adds to the selection score ({means})."
+    if bad:
+        meaning = (
+            f"the samples that the reward prefers are not shown to be better than greedy decoding ({means}; the "
+            f"interval reaches {limits.min_best_of_n_gain:g}): RL may raise the reward and bring nothing."
+        )
+    name = f"Best of {audit['samples_per_prompt']} by the reward, less greedy decoding"
+    yield AuditFinding(name, gain, meaning, bad, low=low, high=entry.get("high"), n=entry.get("n"))
 
 
 def _spread(audit: Mapping[str, Any], limits: GateConfig) -> Iterator[AuditFinding]:

@@ -48,6 +48,9 @@ class GateConfig(Section):
     min_rank_correlation: Annotated[float, Field(ge=-1, le=1)] = 0.0
     """The interval of the rank correlation with a held-out metric must lie above it. Stops for the selection score,
     which chooses checkpoints."""
+    min_best_of_n_gain: Annotated[float, Field(allow_inf_nan=False)] = 0.0
+    """The selection score of the samples that the reward prefers, less that of greedy decoding: its interval must lie
+    above it."""
     max_length_tau: Fraction = 0.5
     """Rank correlation with length beyond it, either way: the reward follows length. Stops."""
     min_spread_share: NonNegative = 0.25

@@ -13,6 +13,7 @@ from homestretch.audit_findings import WARNING, audit_lines
 from homestretch.rewards import leave_out
 from homestretch.rewards.audit import (
     LEAVE_OUT_IS_OFF,
+    AuditSamples,
     audit,
     class_auc,
     class_aucs,
@@ -91,8 +92,7 @@ def audit_of(reward, examples, rows, train_rows, samples=(), metrics=(), **extra
         examples=examples,
         judged=rows,
         train_judged=train_rows,
-        samples=samples,
-        sample_examples=examples[: len(samples)],
+        samples=AuditSamples(examples[: len(samples)], samples, [group[0] for group in samples]),
         metrics=metrics,
         temperature=1.0,
         seed=0,
@@ -478,6 +478,17 @@ def test_the_audit_names_its_extremes_and_ranks_by_the_selection_score():
     assert len(result["overrated"]) == len(result["underrated"]) == 10
     assert {row["score"] for row in result["underrated"]} == {1.0}
     assert any("selection score" in line and "ranks against" in line for line in warnings_of(result))
+
+
+def test_the_audit_compares_best_of_n_with_greedy_decoding():
+    """The samples begin with the reference, and so does greedy decoding here: nothing to gain, whoever chooses."""
+    good = run_audit(oracle, selection=oracle)
+    assert good["best_of_n"] == {
+        "greedy": 1.0, "mean": pytest.approx(1 / 3), "best": 1.0, "oracle": 1.0, "difference": 0.0, "low": 0.0,
+        "high": 0.0, "n": 60,
+    }  # fmt: skip
+    assert any("less greedy decoding" in line and "bring nothing" in line for line in warnings_of(good))
+    assert run_audit(oracle)["best_of_n"] is None  # no selection score, nothing to compare by
 
 
 # --- classes left out ---

@@ -7,7 +7,7 @@ The functions on arrays are pure and answer one question each; `audit` assembles
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from homestretch.audit_findings import SELECTION
 from homestretch.ops.significance import bootstrap_interval
 from homestretch.rewards.extremes import extremes
+from homestretch.rewards.headroom import best_of_n
 from homestretch.rewards.judged import EDITED_REFERENCE, POSITIVE_MODES, REFERENCE
 from homestretch.rewards.probes import bag_of_words, length_only, source_blind
 from homestretch.rewards.reliability import calibration_error, reliability_bins
@@ -28,14 +29,24 @@ LEAVE_OUT_IS_OFF = "leave-one-out: off (reward.audit.leave_out.folds is 0)"
 Floats = NDArray[np.float64]
 
 
+@dataclass(frozen=True, slots=True)
+class AuditSamples:
+    """What the SFT model writes for held-out prompts."""
+
+    examples: Sequence[Example]
+    samples: Sequence[Sequence[Completion]]
+    """Of each example, at temperature 1."""
+    greedy: Sequence[Completion]
+    """One of each example."""
+
+
 def audit(
     reward: Scorer,
     *,
     examples: Sequence[Example],
     judged: Sequence[Judged],
     train_judged: Sequence[Judged],
-    samples: Sequence[Sequence[Completion]],
-    sample_examples: Sequence[Example],
+    samples: AuditSamples,
     metrics: Sequence[Metric],
     temperature: float,
     seed: int,
@@ -45,10 +56,9 @@ def audit(
     """Audit a reward on held-out documents, with no class left out of its training (leave_out.py does that).
 
     `judged` are the validation rows with their references, `examples` the documents they belong to; `train_judged` are
-    the rows the reward was trained on (for the probes). `samples[i]` are the SFT model's samples for
-    `sample_examples[i]`. `logits` gives the reward model's output before calibration, which `temperature` divides;
-    None: the reward is it. `selection` is the held-out score that chooses checkpoints; None: nothing is compared to it.
-    Raises UserError when a row names an example that is not given.
+    the rows the reward was trained on (for the probes). `logits` gives the reward model's output before calibration,
+    which `temperature` divides; None: the reward is it. `selection` is the held-out score that chooses checkpoints;
+    None: nothing is compared to it. Raises UserError when a row names an example that is not given.
     """
     if not temperature > 0:
         raise ValueError(f"temperature must be positive, not {temperature}")
@@ -56,19 +66,7 @@ def audit(
     notes: list[str] = []
     asked, answers = paired(judged, examples), [row.completion for row in judged]
     rewards = _finite(reward(asked, answers), judged, notes)
-    sampled = [completion for group in samples for completion in group]
-    repeated = [example for example, group in zip(sample_examples, samples, strict=True) for _ in group]
-    sample_rewards = _by_prompt(reward(repeated, sampled), samples)
-    lengths = _by_prompt(np.array([len(c.text.split()) for c in sampled], dtype=np.float64), samples)
     modes = sorted({row.mode for row in (*judged, *train_judged)} - POSITIVE_MODES)
-    correlations = {
-        metric.name: rank_correlation(
-            sample_rewards, _by_prompt(_oriented(metric, repeated, sampled), samples), rng=rng
-        )
-        for metric in metrics
-        if metric.higher_is_better is not None
-    }
-    length_correlation = rank_correlation(sample_rewards, lengths, rng=rng)
     raw = rewards if logits is None else np.asarray(logits(asked, answers), dtype=np.float64)
     result = {
         "classes": {mode: _class(mode, judged, rewards, rng) for mode in modes},
@@ -78,24 +76,49 @@ def audit(
             "bag_of_words": bag_of_words(judged, asked, seed=seed),
             "edited_reference": _edited_auc(judged, rewards, rng),
         },
-        "within_prompt_rank_correlation": correlations,
-        "reward_spread": reward_spread(sample_rewards),
-        "length": {**length_correlation, "spearman": pooled_spearman(sample_rewards, lengths)},
+        **_on_samples(reward, samples, metrics, selection, rng),
         "calibration": {**_calibration(raw, judged, train_judged, temperature), "temperature": temperature},
         "terminator": terminator_drop(reward, judged, asked),
         "n_documents": len({row.example_id for row in judged}),
+        "leave_one_out": None,
+        "notes": notes,
+    }
+    notes += [*_reasons(result), LEAVE_OUT_IS_OFF]
+    return result
+
+
+def _on_samples(
+    reward: Scorer, own: AuditSamples, metrics: Sequence[Metric], selection: Scorer | None, rng: np.random.Generator
+) -> dict[str, Any]:
+    """What the reward does among the SFT model's samples of one prompt, which is where RL starts."""
+    samples = own.samples
+    sampled = [completion for group in samples for completion in group]
+    repeated = [example for example, group in zip(own.examples, samples, strict=True) for _ in group]
+    rewards = _by_prompt(reward(repeated, sampled), samples)
+    lengths = _by_prompt(np.array([len(c.text.split()) for c in sampled], dtype=np.float64), samples)
+    correlations = {
+        metric.name: rank_correlation(rewards, _by_prompt(_oriented(metric, repeated, sampled), samples), rng=rng)
+        for metric in metrics
+        if metric.higher_is_better is not None
+    }
+    result: dict[str, Any] = {
+        "within_prompt_rank_correlation": correlations,
+        "best_of_n": None,
+        "reward_spread": reward_spread(rewards),
+        "length": {**rank_correlation(rewards, lengths, rng=rng), "spearman": pooled_spearman(rewards, lengths)},
         "n_prompts": len(samples),
         "samples_per_prompt": max(map(len, samples), default=0),
-        "leave_one_out": None,
         "overrated": [],
         "underrated": [],
-        "notes": notes,
     }
     if selection is not None:
         scores = _by_prompt(selection(repeated, sampled), samples)
-        correlations[SELECTION] = rank_correlation(sample_rewards, scores, rng=rng)
-        result |= extremes(sample_examples, samples, sample_rewards, scores)
-    notes += [*_reasons(result), LEAVE_OUT_IS_OFF]
+        greedy = np.asarray(selection(own.examples, own.greedy), dtype=np.float64)
+        correlations[SELECTION] = rank_correlation(rewards, scores, rng=rng)
+        result["best_of_n"] = best_of_n(
+            rewards, scores, greedy, confidence=CONFIDENCE, num_resamples=NUM_RESAMPLES, rng=rng
+        )
+        result |= extremes(own.examples, samples, rewards, scores)
     return result
 
 

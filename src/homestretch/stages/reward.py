@@ -14,7 +14,7 @@ from homestretch.console import say
 from homestretch.data import load_splits
 from homestretch.metrics import build_metrics, build_selection
 from homestretch.models import load_language_model
-from homestretch.rewards.audit import audit
+from homestretch.rewards.audit import AuditSamples, audit
 from homestretch.rewards.calibration import Calibration, calibrate
 from homestretch.rewards.judged import judged_from_row
 from homestretch.rewards.leave_out import leave_out_matrix, with_left_out
@@ -33,18 +33,16 @@ def run(config: RunConfig, rundir: RunDir) -> dict[str, Any]:
     splits = load_splits(config)
     train = [judged_from_row(row) for row in read_jsonl(rundir.negatives_dir / "train.jsonl")]
     validation = [judged_from_row(row) for row in read_jsonl(rundir.negatives_dir / "validation.jsonl")]
-    sample_examples = splits.validation[: config.reward.audit.num_prompts]
-    samples = _sft_samples(config, rundir, sample_examples)
+    samples = _sft_samples(config, rundir, splits.validation[: config.reward.audit.num_prompts])
 
     data = RewardData(splits.train, train, splits.validation, validation)
     sft_dir, best = rundir.sft_dir, rundir.path / ".reward-best.safetensors"
     model, steps = train_reward(config, data, sft_dir=sft_dir, best=best, log=partial(rundir.log_metrics, "reward"))
-    model.calibration = _calibration(model, splits.validation, validation, sample_examples, samples)
+    model.calibration = _calibration(model, splits.validation, validation, samples)
     findings = audit(
         model, examples=splits.validation, judged=validation, train_judged=train, samples=samples,
-        sample_examples=sample_examples, metrics=build_metrics(config, splits.train),
-        selection=build_selection(config, splits.train), temperature=model.calibration.temperature, logits=model.raw,
-        seed=config.seed,
+        metrics=build_metrics(config, splits.train), selection=build_selection(config, splits.train),
+        temperature=model.calibration.temperature, logits=model.raw, seed=config.seed,
     )  # fmt: skip
     if config.reward.audit.leave_out.folds:
         findings = with_left_out(findings, leave_out_matrix(config, data, model.raw, sft_dir=sft_dir, best=best))
@@ -59,27 +57,28 @@ def run(config: RunConfig, rundir: RunDir) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def _sft_samples(config: RunConfig, rundir: RunDir, examples: Sequence[Example]) -> list[list[Completion]]:
-    lm = load_language_model(rundir.sft_dir, config)
-    return generate(
-        lm, examples, max_new_tokens=config.data.max_completion_tokens,
+def _sft_samples(config: RunConfig, rundir: RunDir, examples: Sequence[Example]) -> AuditSamples:
+    write = partial(
+        generate, load_language_model(rundir.sft_dir, config), examples,
+        max_new_tokens=config.data.max_completion_tokens,
         batch_size=MemoryBudget(config.rl.sampling.batch_size, "rl.sampling.batch_size"),
-        sampling=SamplingConfig(), num_samples=config.reward.audit.samples_per_prompt, seed=config.seed,
         description="reward: SFT samples for the audit",
     )  # fmt: skip
+    k = config.reward.audit.samples_per_prompt
+    samples = write(sampling=SamplingConfig(), num_samples=k, seed=config.seed)
+    return AuditSamples(examples, samples, [row[0] for row in write()])
 
 
 def _calibration(
     model: RewardModel,
     examples: Sequence[Example],
     judged: Sequence[Judged],
-    sample_examples: Sequence[Example],
-    samples: Sequence[Sequence[Completion]],
+    own: AuditSamples,
 ) -> Calibration:
     by_id = {example.id: example for example in examples}
-    flat = [completion for row in samples for completion in row]
-    repeated = [example for example, row in zip(sample_examples, samples, strict=True) for _ in row]
-    shape = (len(samples), -1)
+    flat = [completion for row in own.samples for completion in row]
+    repeated = [example for example, row in zip(own.examples, own.samples, strict=True) for _ in row]
+    shape = (len(own.samples), -1)
     references = [Completion(example.reference) for example in examples]
     return calibrate(
         reference_logits_N=model.raw(examples, references),
