@@ -68,7 +68,7 @@ def audit_lines(audit: Mapping[str, Any]) -> list[str]:
     lines = [
         f"reward audit: {audit['n_documents']} held-out documents, {audit['samples_per_prompt']} samples for each of "
         f"{audit['n_prompts']} prompts",
-        "for each failure, how often a reference scores above it (0.5: guessing); then the other measures",
+        "for each failure, how often its document's reference scores above it (0.5: guessing); then the other measures",
     ]
     found = (*class_findings(audit), *other_findings(audit))
     lines += [_line(finding, finding.value) for finding in found if finding.value is not None]
@@ -114,7 +114,7 @@ def _reason(finding: AuditFinding) -> str:
 
 
 def class_findings(audit: Mapping[str, Any]) -> list[AuditFinding]:
-    """Per class the chance that a reference scores above it, the worst first and the unmeasured last."""
+    """Per class the chance that the document's reference scores above it, the worst first and the unmeasured last."""
     limits = thresholds(audit)
     found = [_class(mode, entry, limits) for mode, entry in (audit.get("classes") or {}).items()]
     return sorted(found, key=lambda finding: (2.0 if finding.value is None else finding.value, finding.name))

@@ -109,10 +109,24 @@ def warnings_of(result):
 
 def test_auc_counts_ties_as_half():
     result = class_auc(array(1, 2, 2), np.array(["a", "b", "c"]), array(1, 2, 0), np.array(["a", "b", "c"]), rng=rng())
+    assert result["auc"] == pytest.approx((0.5 + 0.5 + 1) / 3)
     # pairs in order: 1 beats 0 and ties with 1; 2 ties with 2 and beats 0 and 1, twice
-    assert result["auc"] == pytest.approx((1 + 0.5 + 2 * (0.5 + 1 + 1)) / 9)
-    assert result["within_document"] == pytest.approx((0.5 + 0.5 + 1) / 3)
+    assert result["pooled_auc"] == pytest.approx((1 + 0.5 + 2 * (0.5 + 1 + 1)) / 9)
     assert result["n"] == 3
+
+
+def test_easy_documents_do_not_hide_that_a_reward_sees_the_class():
+    """A likelihood is far higher for some documents than for others; RL never compares across them."""
+    offsets = np.arange(50) * 100.0
+    documents = np.array([f"d{i}" for i in range(50)])
+    result = class_auc(offsets + 1, documents, offsets, documents, rng=rng())
+    assert result["auc"] == 1.0
+    assert result["pooled_auc"] == pytest.approx(0.5, abs=0.02)
+
+
+def test_a_documents_pairs_are_averaged_first():
+    result = class_auc(array(1, 1), np.array(["a", "b"]), array(0, 0, 0, 2), np.array(["a", "a", "a", "b"]), rng=rng())
+    assert result["auc"] == 0.5
 
 
 def test_a_constant_reward_is_one_half_without_doubt():
@@ -160,11 +174,11 @@ def test_repeating_a_documents_rows_does_not_narrow_the_interval():
     assert many["high"] - many["low"] == pytest.approx(once["high"] - once["low"])
 
 
-def test_documents_with_one_list_only_leave_the_interval_finite():
+def test_documents_with_one_list_only_have_no_pair():
     result = class_auc(array(1, 2), np.array(["a", "b"]), array(1.5), np.array(["c"]), rng=rng())
-    assert result["auc"] == 0.5
-    assert 0 <= result["low"] <= 0.5 <= result["high"] <= 1
-    assert result["within_document"] is None
+    assert (result["auc"], result["low"], result["pooled_auc"]) == (None, None, 0.5)
+    nothing = class_auc(array(), np.array([], dtype=str), array(1.5), np.array(["c"]), rng=rng())
+    assert (nothing["auc"], nothing["pooled_auc"]) == (None, None)
 
 
 # --- ranks, spread, calibration, terminator ---
@@ -417,7 +431,7 @@ def test_a_class_without_a_held_out_example_is_not_silently_missing():
     result = audit_of(oracle, examples, with_class(examples, "wrong_day", other_day), train_rows)
     rare = result["classes"]["rare"]
     assert rare["n"] == 0
-    assert {rare[key] for key in ("auc", "low", "high", "within_document", "leave_one_out_auc")} == {None}
+    assert {rare[key] for key in ("auc", "low", "high", "pooled_auc", "leave_one_out_auc")} == {None}
     assert "class rare: none of it on the held-out documents" in result["notes"]
     assert "class wrong_day" not in " ".join(result["notes"])
 

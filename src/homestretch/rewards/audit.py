@@ -130,29 +130,24 @@ def class_auc(
     *,
     rng: np.random.Generator,
 ) -> dict[str, Any]:
-    """AUC of positives over negatives, ties counting half, with a bootstrap interval over documents.
+    """How surely positives score above negatives of the *same document*, which is all that RL compares.
 
-    Scores have shape (p,) and (q,), with their documents' ids beside them. Both lists of a document are resampled
-    together (they are not independent); the interval is the percentile one of `NUM_RESAMPLES`. Where the separation is
-    perfect no resample can differ, and the open end is Clopper and Pearson's for n out of n documents instead.
-    `within_document` is the mean share of a document's own pairs that are in the right order. The interval is None for
-    fewer than two documents.
+    Scores have shape (p,) and (q,), with their documents' ids beside them. `auc` is the share of a document's pairs
+    that are in the right order, ties counting half, averaged over the documents that have both; its interval is BCa
+    over these documents. Where every pair is right (or wrong) no resample can differ, and the open end is Clopper and
+    Pearson's for n out of n documents instead. `pooled_auc` is over all pairs, whatever their documents: how well one
+    threshold for all would do. A score that is higher for easy documents, as a likelihood is, loses there and not in
+    RL. None where there is no pair; the interval is None for fewer than two documents.
     """
     from sklearn.metrics import roc_auc_score
 
-    documents, index = np.unique(np.concatenate([positive_documents, negative_documents]), return_inverse=True)
-    n = len(documents)
-    is_positive_ND = np.eye(n)[index[: len(positive)]]
-    is_negative_ND = np.eye(n)[index[len(positive) :]]
-    wins = (positive[:, None] > negative[None, :]) + 0.5 * (positive[:, None] == negative[None, :])
-    wins_DD = is_positive_ND.T @ wins @ is_negative_ND
-    pairs_DD = np.outer(is_positive_ND.sum(0), is_negative_ND.sum(0))
+    shares = _right_order(positive, positive_documents, negative, negative_documents)
+    low, high = _share_interval(shares, rng)
     labels = np.repeat([True, False], [len(positive), len(negative)])
-    auc = float(roc_auc_score(labels, np.concatenate([positive, negative])))
-    own = np.diag(pairs_DD) > 0
-    within = float(np.mean(np.diag(wins_DD)[own] / np.diag(pairs_DD)[own])) if own.any() else None
-    low, high = _auc_interval(auc, wins_DD, pairs_DD, rng)
-    return {"auc": auc, "low": low, "high": high, "n": len(negative), "within_document": within}
+    has_both = len(positive) > 0 and len(negative) > 0
+    pooled = float(roc_auc_score(labels, np.concatenate([positive, negative]))) if has_both else None
+    auc = float(np.mean(shares)) if len(shares) else None
+    return {"auc": auc, "low": low, "high": high, "n": len(negative), "pooled_auc": pooled}
 
 
 def rank_correlation(reward: Sequence[Floats], other: Sequence[Floats], *, rng: np.random.Generator) -> dict[str, Any]:
@@ -204,15 +199,11 @@ def reward_spread(reward: Sequence[Floats]) -> dict[str, float | None]:
 
 
 def class_aucs(judged: Sequence[Judged], scores: Floats) -> dict[str, float | None]:
-    """Per class among the rows its AUC as in `class_auc`, without an interval; None where there is no reference."""
-    from sklearn.metrics import roc_auc_score
-
+    """Per class among the rows its `auc` as in `class_auc`, without an interval."""
     aucs: dict[str, float | None] = {}
     for mode in sorted({row.mode for row in judged} - POSITIVE_MODES):
-        is_reference, is_class, _ = _sides(mode, judged, np.asarray(scores, dtype=np.float64))
-        kept = is_reference | is_class
-        both = is_reference.any() and is_class.any()
-        aucs[mode] = float(roc_auc_score(is_reference[kept], scores[kept])) if both else None
+        shares = _right_order(*_sides(mode, judged, np.asarray(scores, dtype=np.float64)))
+        aucs[mode] = float(np.mean(shares)) if len(shares) else None
     return aucs
 
 
@@ -239,58 +230,43 @@ def terminator_drop(reward: Scorer, judged: Sequence[Judged], asked: Sequence[Ex
     return {"drop": float(drops.mean()), "share": float((drops > 0).mean())}
 
 
-def _auc_interval(
-    auc: float, wins_DD: Floats, pairs_DD: Floats, rng: np.random.Generator
-) -> tuple[float | None, float | None]:
-    from scipy.stats import binomtest, bootstrap
+def _right_order(
+    positive: Floats, positive_documents: NDArray[Any], negative: Floats, negative_documents: NDArray[Any]
+) -> Floats:
+    """For each document that has both, the share of its pairs in which the positive scores higher, ties half."""
+    shares = []
+    for document in np.intersect1d(positive_documents, negative_documents):
+        above = positive[positive_documents == document][:, None] - negative[negative_documents == document]
+        shares.append(float(np.mean((np.sign(above) + 1) / 2)))
+    return np.array(shares)
 
-    n = len(wins_DD)
+
+def _share_interval(shares: Floats, rng: np.random.Generator) -> tuple[float | None, float | None]:
+    from scipy.stats import binomtest
+
+    n = len(shares)
     if n < 2:
         return None, None
-    if auc in (0.0, 1.0):
-        exact = binomtest(n if auc else 0, n).proportion_ci(CONFIDENCE)
+    if shares.min() == shares.max() and shares[0] in (0.0, 1.0):
+        exact = binomtest(n if shares[0] else 0, n).proportion_ci(CONFIDENCE)
         return float(exact.low), float(exact.high)
-
-    def statistic(chosen_BD: NDArray[np.int64], axis: int) -> Floats:
-        counts_BD = np.apply_along_axis(np.bincount, axis, chosen_BD, minlength=n)
-        wins = np.einsum("bd,bd->b", counts_BD @ wins_DD, counts_BD)
-        pairs = np.einsum("bd,bd->b", counts_BD @ pairs_DD, counts_BD)
-        # A resample without a pair (its documents have one list only) says nothing and stands at the estimate.
-        result: Floats = np.divide(wins, pairs, out=np.full_like(wins, auc), where=pairs > 0)
-        return result
-
-    interval = bootstrap(
-        (np.arange(n),),
-        statistic,
-        n_resamples=NUM_RESAMPLES,
-        vectorized=True,
-        method="percentile",
-        confidence_level=CONFIDENCE,
-        rng=rng,
-    ).confidence_interval
-    return float(interval.low), float(interval.high)
+    return bootstrap_interval(shares, confidence=CONFIDENCE, num_resamples=NUM_RESAMPLES, rng=rng)
 
 
-def _sides(
-    mode: str, judged: Sequence[Judged], scores: Floats
-) -> tuple[NDArray[np.bool_], NDArray[np.bool_], NDArray[Any]]:
-    """Which rows with a finite score are references of the class's documents, which are of the class, and documents."""
+def _sides(mode: str, judged: Sequence[Judged], scores: Floats) -> tuple[Floats, NDArray[Any], Floats, NDArray[Any]]:
+    """References' scores and documents, and the class's, of rows with a finite score; references of the class's
+    documents only."""
     usable = np.isfinite(scores)
     documents = np.array([row.example_id for row in judged], dtype=str)
     is_class = usable & np.array([row.mode == mode for row in judged], dtype=bool)
     is_reference = usable & np.array([row.mode == REFERENCE for row in judged], dtype=bool)
-    return is_reference & np.isin(documents, documents[is_class]), is_class, documents
+    is_reference &= np.isin(documents, documents[is_class])
+    return scores[is_reference], documents[is_reference], scores[is_class], documents[is_class]
 
 
 def _class(mode: str, judged: Sequence[Judged], rewards: Floats, rng: np.random.Generator) -> dict[str, Any]:
     """`class_auc` of the references of the documents that have a completion of this class, over the class."""
-    is_reference, is_class, documents = _sides(mode, judged, rewards)
-    found: dict[str, Any] = {"auc": None, "low": None, "high": None, "n": int(is_class.sum()), "within_document": None}
-    if is_class.any() and is_reference.any():
-        found = class_auc(
-            rewards[is_reference], documents[is_reference], rewards[is_class], documents[is_class], rng=rng
-        )
-    return {**found, "leave_one_out_auc": None}
+    return {**class_auc(*_sides(mode, judged, rewards), rng=rng), "leave_one_out_auc": None}
 
 
 def _edited_auc(judged: Sequence[Judged], rewards: Floats, rng: np.random.Generator) -> float | None:
