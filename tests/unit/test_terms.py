@@ -127,10 +127,10 @@ def test_undefined_counts_as_nothing_but_not_for_the_learned_reward():
 @pytest.mark.parametrize(
     ("scorer", "message"),
     [
-        (fails_on_a_colon, "rl.terms: mine raised KeyError: 'colon' (example 'e2')"),
+        (fails_on_a_colon, "rl.terms: mine failed: KeyError: 'colon' ("),
         (lambda e, c: np.zeros((len(e), 1)), "rl.terms: mine returned shape (4, 1) for 4 completions"),
         (lambda e, c: 0.0, "rl.terms: mine returned shape () for 4 completions"),
-        (lambda e, c: ["good"] * len(e), "rl.terms: mine raised ValueError"),
+        (lambda e, c: ["good"] * len(e), "rl.terms: mine failed: ValueError"),
         (lambda e, c: np.array([0, 0, 0, np.inf]), "rl.terms: mine is infinite (example 'e3')"),
     ],
 )
@@ -140,6 +140,12 @@ def test_a_scorer_at_fault_is_named_in_one_line(scorer, message):
         composition(RewardTerm("mine", scorer, 1.0))(EXAMPLES, completions)
     assert str(caught.value).startswith(message)
     assert "\n" not in str(caught.value)
+
+
+def test_a_scorer_that_raises_is_told_its_line_and_the_example():
+    completions = [*REFERENCES[:2], Completion("a: b"), REFERENCES[3]]
+    with pytest.raises(TrainingError, match=r"\(.*test_terms\.py:\d+\) \(example 'e2'\)$"):
+        composition(RewardTerm("mine", fails_on_a_colon, 1.0))(EXAMPLES, completions)
 
 
 def test_judges_that_are_paid_for_are_warned_of():

@@ -8,8 +8,9 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from homestretch.registry import blaming
 from homestretch.training import TrainingError
-from homestretch.types import Completion, Example, Scorer
+from homestretch.types import Completion, Example, Scorer, UserError
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,12 +43,10 @@ class RewardTerm:
 
     def _called(self, examples: Sequence[Example], completions: Sequence[Completion]) -> NDArray[np.float64]:
         try:
-            return np.asarray(self.scorer(examples, completions), dtype=np.float64)
-        except Exception as error:  # whatever a user's own code may raise
-            place = self._culprit(examples, completions)
-            said = (str(error).splitlines() or [""])[0]
-            message = f"rl.terms: {self.name} raised {type(error).__name__}: {said}{place}"
-            raise TrainingError(message) from error
+            with blaming(f"rl.terms: {self.name} failed"):
+                return np.asarray(self.scorer(examples, completions), dtype=np.float64)
+        except UserError as error:
+            raise TrainingError(f"{error}{self._culprit(examples, completions)}") from error
 
     def _culprit(self, examples: Sequence[Example], completions: Sequence[Completion]) -> str:
         """The first example that fails alone as well, in words; nothing if there is none."""
