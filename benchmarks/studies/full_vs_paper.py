@@ -8,7 +8,8 @@ loss and score of the paper's reward are those of its preset. C5 is full minus p
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import filecmp
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from benchmarks.studies import runs, tables
@@ -21,6 +22,7 @@ from benchmarks.studies.seeds import (
     read_outputs,
     require_seeds,
 )
+from homestretch.rundir import RunDir
 from homestretch.types import UserError
 
 METRICS = (
@@ -34,29 +36,38 @@ PAPER = runs.Variant("paper", ("negatives.preset=paper", "reward.loss=null", "re
 
 def measure(found: runs.Runs) -> dict[str, Any]:
     """The rows of C5, and the arms' levels, over the seeds that have both runs."""
+    both = {seed: of_seed for seed, of_seed in found.items() if {"full", "paper"} <= of_seed.keys()}
+    require_seeds(both, "both runs, full and paper,")
+    for of_seed in both.values():
+        require_one_model(of_seed["full"], of_seed["paper"])
     outputs = {
-        seed: {name: read_outputs(rundir) for name, rundir in of_seed.items()}
-        for seed, of_seed in found.items()
-        if {"full", "paper"} <= of_seed.keys()
+        seed: {name: read_outputs(of_seed[name]) for name in ("full", "paper")} for seed, of_seed in both.items()
     }
-    require_seeds(outputs, "both runs, full and paper,")
-    for seed, of_seed in outputs.items():
-        if of_seed["full"].texts["sft/raw"] != of_seed["paper"].texts["sft/raw"]:
-            raise UserError(f"seed {seed}: the two runs' SFT models answer differently, so they are not one model")
-    full = {seed: of_seed["full"] for seed, of_seed in outputs.items()}
-    rows = []
-    for metric in compared(next(iter(full.values()))):
-        for arm in ("rl/raw", "rl/post"):
-            rows.append(_row(outputs, full, arm, metric))
+    full, paper = ({seed: of_seed[name] for seed, of_seed in outputs.items()} for name in ("full", "paper"))
+    metrics = compared(next(iter(full.values())))
+    rows = [_row(full, paper, arm, metric) for metric in metrics for arm in ("rl/raw", "rl/post")]
     kept = [row for row in rows if row is not None]
     add_holm(kept)
-    metrics = compared(next(iter(full.values())))
-    paper = {seed: of_seed["paper"] for seed, of_seed in outputs.items()}
     levels = mean_levels(full, ("sft/raw", "sft/post"), metrics)
     for name, of_variant in (("paper", paper), ("full", full)):
-        found_levels = mean_levels(of_variant, ("rl/raw", "rl/post"), metrics)
-        levels |= {f"{name} {arm}": values for arm, values in found_levels.items()}
-    return {"contrasts": kept, "levels": levels}
+        of_rl = mean_levels(of_variant, ("rl/raw", "rl/post"), metrics)
+        levels |= {f"{name} {arm}": values for arm, values in of_rl.items()}
+    agree = [sft_agreement(full[seed], paper[seed]) for seed in outputs]
+    return {"contrasts": kept, "levels": levels, "sft_outputs_agree": agree}
+
+
+def require_one_model(a: RunDir, b: RunDir) -> None:
+    """UserError if the two runs did not begin with the same SFT weights."""
+    names = {path.name for rundir in (a, b) for path in rundir.sft_dir.glob("*.safetensors")}
+    same, _, _ = filecmp.cmpfiles(a.sft_dir, b.sft_dir, names, shallow=False)
+    if not names or len(same) < len(names):
+        raise UserError(f"{a.path} and {b.path}: their SFT models are not the same; begin anew with another --out")
+
+
+def sft_agreement(a: Outputs, b: Outputs) -> float:
+    """Share of the examples on which the two runs' one SFT model answers alike; less than 1: other arithmetic."""
+    pairs = zip(a.texts["sft/raw"], b.texts["sft/raw"], strict=True)
+    return sum(x == y for x, y in pairs) / len(a.keys)
 
 
 def compared(outputs: Outputs) -> Sequence[str]:
@@ -65,16 +76,13 @@ def compared(outputs: Outputs) -> Sequence[str]:
     return list(dict.fromkeys((*outputs.primaries, *(metric for metric in METRICS if metric in known))))
 
 
-def _row(
-    outputs: dict[int, dict[str, Outputs]], full: dict[int, Outputs], arm: str, metric: str
-) -> dict[str, Any] | None:
+def _row(full: Mapping[int, Outputs], paper: Mapping[int, Outputs], arm: str, metric: str) -> dict[str, Any] | None:
     some = next(iter(full.values()))
     about = {
         "name": "C5", "a": f"full {arm}", "b": f"paper {arm}", "metric": metric, "primary": metric in some.primaries,
         "higher_is_better": some.higher_is_better[metric],
     }  # fmt: skip
-    pairs = {seed: difference(of["full"], arm, of["paper"], arm, metric) for seed, of in outputs.items()}
-    return contrast(about, full, pairs)
+    return contrast(about, full, {seed: difference(full[seed], arm, paper[seed], arm, metric) for seed in full})
 
 
 def section(setting: dict[str, Any]) -> str:
@@ -87,6 +95,11 @@ def section(setting: dict[str, Any]) -> str:
         tables.contrast_table(primary),
         tables.seeds_line(primary),
     ]
+    if (agree := min(setting["sft_outputs_agree"])) < 1:
+        parts.append(
+            f"The one SFT model answers alike in both runs on {agree:.1%} of the examples or more: the runs did not "
+            "choose the same arithmetic; set dtype."
+        )
     if others:
         parts += ["Not primary (a Holm family of their own):", tables.contrast_table(others)]
     return "\n\n".join(parts)

@@ -141,7 +141,7 @@ def section(setting: dict[str, Any]) -> str:
             markdown(columns, rows),
             "All scores: AUC / Spearman / tau within a document.",
             markdown(["", *sets], matrix),
-            "\n".join(f"- `{name}`: {SETS[name].about}." for name in sets),
+            "\n".join(f"- `{name}`: {'; '.join([SETS[name].about, *found['notes']])}." for name, found in sets.items()),
         ]
     )
 

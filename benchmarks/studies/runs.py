@@ -176,6 +176,9 @@ def conduct(
     `variants` are those of a seed. A run that fails is told at the end (UserError) and does not keep others from
     being run and measured. What `measure` makes of the runs goes to `settings.RECIPE` of the file.
     """
+    known_names = [variant.name for variant in variants(study.seeds[0])]
+    if unknown := [name for name in study.only if name not in known_names]:
+        raise UserError(f"--only: no variant {unknown[0]!r}; there are {', '.join(known_names)}")
     runs, failures = finish_all(study, variants)
     names = {f"{variant}-{seed}": rundir for seed, of_seed in runs.items() for variant, rundir in of_seed.items()}
     if names:

@@ -78,7 +78,7 @@ def leave(rundir, stage):
     for folder in {"sft": ("base", "sft"), "negatives": ("negatives",), "reward": ("reward",), "rl": ("policy",)}.get(
         stage, ()
     ):
-        write_text(rundir.path / folder / "weights", f"{rundir.path.name} {folder}")
+        write_text(rundir.path / folder / "model.safetensors", f"{rundir.path.name} {folder}")
     if stage in ("sft", "rl"):
         rundir.log_metrics(stage, 1, {f"{stage}/loss": 1.0})
     if stage == "rl":
@@ -135,9 +135,9 @@ def test_seeds_and_variants_take_turns_and_nothing_finished_is_run_again(study, 
 def test_a_variant_begins_with_copies_of_the_recipes_own_stages(study, homestretch):
     rundir = runs.finish(study, full_vs_paper.PAPER, 0)
     assert homestretch == [("sft", "full-0"), ("run", "paper-0")]  # of the other run, only what is shared
-    assert (rundir.path / "sft" / "weights").read_text() == "full-0 sft"
-    assert (rundir.path / "base" / "weights").read_text() == "full-0 base"
-    assert (rundir.path / "reward" / "weights").read_text() == "paper-0 reward"
+    assert (rundir.path / "sft" / "model.safetensors").read_text() == "full-0 sft"
+    assert (rundir.path / "base" / "model.safetensors").read_text() == "full-0 base"
+    assert (rundir.path / "reward" / "model.safetensors").read_text() == "paper-0 reward"
     assert rundir.summary("sft")["name"] == "full"
     assert rundir.summary("reward")["name"] == "paper"
     assert [row["stage"] for row in read_jsonl(rundir.metrics_path)] == ["sft", "rl"]
@@ -149,7 +149,7 @@ def test_what_rl_left_is_taken_over_whole(study, homestretch):
     config = study.config(variant, 0)
     rundir = RunDir(config.run_dir)
     runs.take_over(RunDir(study.config(runs.FULL, 0).run_dir), rundir, config, last="rl")
-    assert (rundir.path / "policy" / "weights").read_text() == "full-0 policy"
+    assert (rundir.path / "policy" / "model.safetensors").read_text() == "full-0 policy"
     assert read_jsonl(rundir.rl_samples_path) == [{"update": 0}]
     assert runs.stages_left(rundir, config, "report") == ["baselines", "evaluate", "report"]
 
@@ -175,8 +175,8 @@ def test_a_run_that_fails_is_told_and_the_others_are_measured(study, homestretch
         return (runs.FULL, runs.Variant("broken"))
 
     with pytest.raises(UserError, match=r"broken-1: homestretch run ended with code 2: error: the disk is full"):
-        runs.conduct("full_vs_paper", study, variants, lambda found: {"seen": sorted(found[1]), "contrasts": [],
-                                                                      "levels": {}})  # fmt: skip
+        runs.conduct("label_fraction", study, variants, lambda found: {"seen": sorted(found[1]), "contrasts": [],
+                                                                       "levels": {}})  # fmt: skip
     result = read_json(study.json)
     setting = result["settings"]["small"]
     assert result["environment"]["command"] == ["study.py", "--set", "data.path=samsum"]
@@ -194,6 +194,9 @@ def test_variants_that_are_not_asked_for_are_read_if_they_are_finished(study, ho
     runs.finish(study, full_vs_paper.PAPER, 0)
     found, _ = runs.finish_all(only, lambda seed: (runs.FULL, full_vs_paper.PAPER))
     assert set(found[0]) == {"full", "paper"}
+    unknown = runs.Study(study.recipe, (), (0,), study.folder, ("papers",), study.json)
+    with pytest.raises(UserError, match="no variant 'papers'; there are full, paper"):
+        runs.conduct("x", unknown, lambda seed: (runs.FULL, full_vs_paper.PAPER), lambda found: {})
 
 
 def test_result_files_tell_no_folders_of_the_machine():
@@ -236,11 +239,16 @@ def test_full_against_paper_is_paired_by_seed(study, homestretch):
     assert "RL shipped update: full-0 4 of 8" in text
 
 
-def test_runs_whose_sft_models_answer_differently_are_no_pair(study, homestretch):
+def test_runs_with_two_sft_models_are_no_pair(study, homestretch):
     found, _ = runs.finish_all(study, lambda seed: (runs.FULL, full_vs_paper.PAPER))
+    assert full_vs_paper.measure(found)["sft_outputs_agree"] == [1.0, 1.0]
     evaluated(found[1]["paper"], {"sft/raw": 0.0, "sft/post": 0.0, "rl/raw": 0.1, "rl/post": 0.1}, seed=1,
               sft_text="other")  # fmt: skip
-    with pytest.raises(UserError, match="seed 1: the two runs' SFT models answer differently"):
+    measured = full_vs_paper.measure(found)
+    assert measured["sft_outputs_agree"] == [1.0, 0.0]  # one model, but other arithmetic
+    assert "alike in both runs on 0.0% of the examples" in full_vs_paper.section(measured | {"runs": {}})
+    (found[1]["paper"].sft_dir / "model.safetensors").write_text("another model")
+    with pytest.raises(UserError, match="SFT models are not the same"):
         full_vs_paper.measure(found)
     with pytest.raises(UserError, match="no seed has both runs"):
         full_vs_paper.measure({0: {"full": found[0]["full"]}})
@@ -456,7 +464,7 @@ def check(*, difference_low):
                                              difference_high=0.3),
                  "sft_logprob": agreement(0.8, 0.7, difference=-0.1, difference_low=-0.2, difference_high=0.0),
                  }  # fmt: skip
-    return agreement(0.7, 0.6, n=10, n_documents=5, baselines=baselines)
+    return agreement(0.7, 0.6, n=10, n_documents=5, baselines=baselines, notes=["3 of 10 documents are cut"])
 
 
 def test_the_best_lexical_baseline_is_named_and_all_must_be_beaten():
@@ -470,6 +478,7 @@ def test_the_best_lexical_baseline_is_named_and_all_must_be_beaten():
     text = human_labels.section(setting)
     assert "| dialsummeval | no | 10 (5) | 0.700 [0.600, 0.900] |" in text
     assert "| sft_logprob | 0.80 / 0.30 / 0.20 |" in text
+    assert "(DialSummEval); 3 of 10 documents are cut." in text
 
 
 def test_a_check_is_not_repeated_until_the_reward_is_trained_again(tmp_path, monkeypatch):
