@@ -6,7 +6,7 @@ spread between seeds; with few of them it is wide, and rightly so.
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Mapping, Sequence
+from collections.abc import Hashable, Mapping, Sequence, Sized
 from dataclasses import dataclass
 from typing import Any
 
@@ -190,7 +190,7 @@ def mean_levels(outputs: Mapping[int, Outputs], arms: Sequence[str], metrics: Se
     return {arm: {m: [mean(of_seed.arms[arm][m]) for of_seed in outputs.values()] for m in metrics} for arm in arms}
 
 
-def require_seeds(outputs: Mapping[int, Any], needs: str) -> None:
+def require_seeds(outputs: Sized, needs: str) -> None:
     """UserError if no seed has all runs that a comparison needs."""
-    if not outputs:
+    if not len(outputs):
         raise UserError(f"nothing to compare yet: no seed has {needs} finished")
