@@ -182,7 +182,10 @@ def conduct(
     runs, failures = finish_all(study, variants)
     names = {f"{variant}-{seed}": rundir for seed, of_seed in runs.items() for variant, rundir in of_seed.items()}
     if names:
-        known: Record = {"recipe": without_folders(str(study.recipe)), "set": [without_folders(s) for s in study.settings]}
+        known: Record = {
+            "recipe": without_folders(str(study.recipe)),
+            "set": [without_folders(s) for s in study.settings],
+        }
         known |= {"seeds": list(runs), "runs": {run: about(rundir) for run, rundir in names.items()}}
         try:
             measured = measure(runs)
