@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.homestretch-installed
 PYTEST_ARGS ?=
 
-.PHONY: help setup quickstart test check format docs bench bench-rl bench-rollout bench-scaling bench-report clean
+.PHONY: help setup quickstart test check format docs bench bench-rl bench-rollout bench-scaling bench-report study clean
 .DEFAULT_GOAL := help
 
 help:
@@ -16,6 +16,7 @@ help:
 	@echo "make format       format and fix what ruff can"
 	@echo "make docs         write docs/config.md and docs/recipe.schema.json from the config"
 	@echo "make bench        list the benchmarks (benchmarks/README.md)"
+	@echo "make study        list the studies of the method; STUDY=full_vs_paper ARGS=... runs one"
 	@echo "make clean        remove $(VENV) and caches (runs/ stays)"
 
 setup: $(STAMP)
@@ -54,7 +55,7 @@ bench:
 	@echo "make bench-rl        RL updates: homestretch against TRL (SETTING=last-mile ROUNDS=9 ARGS='--device cuda')"
 	@echo "make bench-rollout   sampling: homestretch against generate"
 	@echo "make bench-scaling   how an update's cost grows, and how far the matrix products alone are"
-	@echo "make bench-report    write the tables of benchmarks/README.md from benchmarks/results/"
+	@echo "make bench-report    write the tables of benchmarks/README.md and of the studies' pages from benchmarks/results/"
 
 BENCH_ARGS = $(if $(SETTING),--setting $(SETTING)) $(if $(ROUNDS),--rounds $(ROUNDS)) $(ARGS)
 
@@ -69,6 +70,12 @@ bench-scaling: setup
 
 bench-report: setup
 	$(BIN)/python -m benchmarks.report --write
+
+# the options of one: make study STUDY=arms ARGS=--help
+study: setup
+	@test -n "$(STUDY)" || { echo "make study STUDY=... ARGS=...; the studies, one module each (benchmarks/README.md):"; \
+	  echo "arms full_vs_paper human_labels label_fraction over_optimisation"; exit 2; }
+	$(BIN)/python -m benchmarks.studies.$(STUDY) $(ARGS)
 
 clean:
 	rm -rf $(VENV) build dist .pytest_cache .mypy_cache .ruff_cache src/homestretch.egg-info

@@ -110,7 +110,7 @@ def save(path: Path, result: Mapping[str, Any]) -> None:
     from homestretch.rundir import read_json, write_json
 
     write_json(path, merged(read_json(path) if path.exists() else {}, result))
-    print(f"wrote {path.relative_to(FOLDER.parent)}")
+    print(f"wrote {path.relative_to(FOLDER.parent) if path.is_relative_to(FOLDER.parent) else path}")
 
 
 def rounded(value: Any, digits: int = 4) -> Any:

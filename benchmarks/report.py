@@ -1,19 +1,33 @@
-"""The tables of README.md, from the result files.
+"""The tables of README.md, and those of the studies in the pages that they belong to, from the result files.
 
-python -m benchmarks.report            print them
-python -m benchmarks.report --write    put them into README.md
+python -m benchmarks.report                 print them
+python -m benchmarks.report --only arms     one benchmark's or study's
+python -m benchmarks.report --write         put them into README.md and the pages
 """
 
 from __future__ import annotations
 
 import argparse
 from collections.abc import Mapping, Sequence
+from importlib import import_module
+from pathlib import Path
 from typing import Any
 
 from benchmarks.common import FOLDER, RESULTS
 from homestretch.console import table
 
-_START, _END = "<!-- results -->", "<!-- /results -->"
+STUDIES: dict[str, str] = {
+    "arms": "docs/stages/baselines.md",
+    "full_vs_paper": "recipes/README.md",
+    "human_labels": "docs/trust.md",
+    "label_fraction": "recipes/README.md",
+    "over_optimisation": "docs/guard.md",
+}
+"""Study, a module of benchmarks/studies -> the page that its tables go to. All other results go to README.md."""
+
+FIGURES = {"over_optimisation": "over_optimisation"}
+"""Study that draws -> its picture, beside the page, one for each setting."""
+
 Row = list[str]
 
 
@@ -116,37 +130,90 @@ def markdown(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     return "\n".join("| " + " | ".join(line) + " |" for line in lines)
 
 
+def where(ran: Mapping[str, Any]) -> str:
+    """What a setting was measured on."""
+    machine = ran["gpu"] if ran["device"] == "cuda" else f"{ran['cpu']}, {ran['threads']} threads"
+    return f"{machine}; commit {str(ran['git_commit'])[:7]}; {ran['date']}"
+
+
 def section(name: str, result: Mapping[str, Any]) -> str:
-    """A result file as Markdown."""
+    """A benchmark's result file as Markdown."""
     makers = {"rl_throughput": throughput_rows, "rollout": rollout_rows, "scaling": scaling_rows}
     maker = makers[name.split("-")[0]]
     parts = [f"### {name}.json"]
     for key, setting in result["settings"].items():
-        ran = result["runs"][key]
-        machine = ran["gpu"] if ran["device"] == "cuda" else f"{ran['cpu']}, {ran['threads']} threads"
-        where = f"{machine}; commit {str(ran['git_commit'])[:7]}; {ran['date']}"
-        parts += [f"**{key}** ({where})", markdown(*maker(setting))]
+        parts += [f"**{key}** ({where(result['runs'][key])})", markdown(*maker(setting))]
         if maker is scaling_rows:
             parts.append(fit_line(setting))
     parts += joint_lines(result)
     return "\n\n".join(parts)
 
 
+def study_section(name: str, result: Mapping[str, Any]) -> str:
+    """A study's result as Markdown, its settings one after another."""
+    study, parts = import_module(f"benchmarks.studies.{name}"), []
+    for key, setting in result["settings"].items():
+        parts.append(f"**{key}** ({where(result['runs'][key])})")
+        if name in FIGURES:
+            parts.append(f"![{name} on {key}]({figure_name(name, key)})")
+        parts.append(study.section(setting))
+    return "\n\n".join(parts)
+
+
+def figure_name(name: str, key: str) -> str:
+    """The file of a setting's picture."""
+    return f"{FIGURES[name]}_{key.replace('/', '_')}.svg"
+
+
+def results(name: str | None = None) -> dict[str, Any]:
+    """The result files by their names, or the one of this name."""
+    from homestretch.rundir import read_json
+
+    return {path.stem: read_json(path) for path in sorted(RESULTS.glob("*.json")) if name in (None, path.stem)}
+
+
+def put(page: Path, name: str, text: str) -> None:
+    """Replace what stands in a page between the marks of a name. ValueError if it does not have them once."""
+    from homestretch.rundir import write_text
+
+    start, end = f"<!-- {name} -->", f"<!-- /{name} -->"
+    content = page.read_text(encoding="utf-8")
+    if content.count(start) != 1 or content.count(end) != 1:
+        raise ValueError(f"{page}: needs {start} and {end}, each once")
+    before, rest = content.split(start)
+    write_text(page, f"{before}{start}\n\n{text}\n\n{end}{rest.split(end)[1]}")
+
+
+def write_pages() -> None:
+    """All tables and pictures into their pages."""
+    found = results()
+    benchmarks = [section(name, result) for name, result in found.items() if name not in STUDIES]
+    put(FOLDER / "README.md", "results", "\n\n".join(benchmarks) or "Nothing has been measured yet.")
+    for name, place in STUDIES.items():
+        page = FOLDER.parent / place
+        missing = f"Not measured yet: `make study STUDY={name}` ([how](../benchmarks/README.md#studies))."
+        missing = missing.replace("../", "../" * place.count("/"))
+        put(page, f"results: {name}", study_section(name, found[name]) if name in found else missing)
+        if name in FIGURES and name in found:
+            draw = import_module(f"benchmarks.studies.{name}").draw
+            for key, setting in found[name]["settings"].items():
+                draw(setting, page.parent / figure_name(name, key))
+
+
 def main() -> None:
     """Print the tables, or write them."""
-    from homestretch.rundir import read_json, write_text
-
-    options = argparse.ArgumentParser(description=__doc__)
+    options = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     options.add_argument("--write", action="store_true")
-    sections = [section(path.stem, read_json(path)) for path in sorted(RESULTS.glob("*.json"))]
-    text = "\n\n".join(sections) or "Nothing has been measured yet."
-    if not options.parse_args().write:
-        print(text)
+    options.add_argument("--only", metavar="NAME", help="print this one")
+    args = options.parse_args()
+    if args.write:
+        write_pages()
         return
-    readme = FOLDER / "README.md"
-    before, rest = readme.read_text(encoding="utf-8").split(_START)
-    after = rest.split(_END)[1]
-    write_text(readme, f"{before}{_START}\n\n{text}\n\n{_END}{after}")
+    sections = [
+        study_section(name, result) if name in STUDIES else section(name, result)
+        for name, result in results(args.only).items()
+    ]
+    print("\n\n".join(sections) or "Nothing has been measured yet.")
 
 
 if __name__ == "__main__":

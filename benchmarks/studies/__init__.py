@@ -1,0 +1,1 @@
+"""What the documentation claims about the method, as commands: one module per study (benchmarks/README.md)."""
