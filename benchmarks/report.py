@@ -1,7 +1,7 @@
-"""The tables of README.md, from the result files.
+"""The tables of README.md, and that of docs/entities.md, from the result files.
 
 python -m benchmarks.report            print them
-python -m benchmarks.report --write    put them into README.md
+python -m benchmarks.report --write    put them into their pages
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from typing import Any
 from benchmarks.common import FOLDER, RESULTS
 from homestretch.console import table
 
+_ENTITIES_PAGE = FOLDER.parent / "docs" / "entities.md"
 _START, _END = "<!-- results -->", "<!-- /results -->"
 Row = list[str]
 
@@ -70,6 +71,27 @@ def scaling_rows(axis: Mapping[str, Any]) -> tuple[Row, list[Row]]:
     return columns, rows
 
 
+def entities_rows(setting: Mapping[str, Mapping[str, Any]]) -> tuple[Row, list[Row]]:
+    """A data set's kinds of mention: exact precision and recall with their intervals, and with any overlap."""
+    columns = ["", "gold", "found", "precision", "recall", "precision, overlap", "recall, overlap"]
+
+    def cells(entry: Mapping[str, Any], name: str) -> str:
+        if name not in entry:
+            return ""
+        return f"{entry[name]:.2f} ({entry[f'{name}_low']:.2f} to {entry[f'{name}_high']:.2f})"
+
+    def overlap(entry: Mapping[str, Any], name: str) -> str:
+        return f"{entry[f'{name}_overlap']:.2f}" if f"{name}_overlap" in entry else ""
+
+    names = ("precision", "recall")
+    rows = [
+        [kind, str(entry["gold"]), str(entry.get("found", "")), *(cells(entry, n) for n in names),
+         *(overlap(entry, n) for n in names)]
+        for kind, entry in setting.items()
+    ]  # fmt: skip
+    return columns, rows
+
+
 def fit_line(axis: Mapping[str, Any]) -> str:
     """The linear fit in words."""
     fits = (f"{part}: R^2 {fit['r_squared']:.4f}" for part, fit in axis["fits"].items())
@@ -105,6 +127,12 @@ def print_scaling(result: Mapping[str, Any]) -> None:
         print(line)
 
 
+def print_entities(result: Mapping[str, Any]) -> None:
+    """Tables on the terminal."""
+    for name, setting in result["settings"].items():
+        table(name, *entities_rows(setting))
+
+
 def joint_lines(result: Mapping[str, Any]) -> list[str]:
     """One line for every joint fit."""
     return [plane_line(name, fits) for name, fits in result.items() if name.startswith("joint_fit")]
@@ -118,7 +146,12 @@ def markdown(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
 
 def section(name: str, result: Mapping[str, Any]) -> str:
     """A result file as Markdown."""
-    makers = {"rl_throughput": throughput_rows, "rollout": rollout_rows, "scaling": scaling_rows}
+    makers = {
+        "entities": entities_rows,
+        "rl_throughput": throughput_rows,
+        "rollout": rollout_rows,
+        "scaling": scaling_rows,
+    }
     maker = makers[name.split("-")[0]]
     parts = [f"### {name}.json"]
     for key, setting in result["settings"].items():
@@ -138,15 +171,17 @@ def main() -> None:
 
     options = argparse.ArgumentParser(description=__doc__)
     options.add_argument("--write", action="store_true")
-    sections = [section(path.stem, read_json(path)) for path in sorted(RESULTS.glob("*.json"))]
-    text = "\n\n".join(sections) or "Nothing has been measured yet."
-    if not options.parse_args().write:
-        print(text)
-        return
-    readme = FOLDER / "README.md"
-    before, rest = readme.read_text(encoding="utf-8").split(_START)
-    after = rest.split(_END)[1]
-    write_text(readme, f"{before}{_START}\n\n{text}\n\n{_END}{after}")
+    write = options.parse_args().write
+    sections = {path.stem: section(path.stem, read_json(path)) for path in sorted(RESULTS.glob("*.json"))}
+    pages = {_ENTITIES_PAGE: [sections.pop("entities")] if "entities" in sections else []}
+    for page, parts in (pages | {FOLDER / "README.md": list(sections.values())}).items():
+        text = "\n\n".join(parts) or "Nothing has been measured yet."
+        if not write:
+            print(text)
+            continue
+        before, rest = page.read_text(encoding="utf-8").split(_START)
+        after = rest.split(_END)[1]
+        write_text(page, f"{before}{_START}\n\n{text}\n\n{_END}{after}")
 
 
 if __name__ == "__main__":
