@@ -199,7 +199,7 @@ def measure(args: argparse.Namespace) -> Record:
     for given in args.annotated:
         name, _, file = given.partition("=")
         train = examples(args.data / name, "train")[:_MAX_TRAIN] if args.data else []
-        settings[f"{name}, by hand"] = gold_setting(Path(file), build_finder(args.finder, train))
+        settings[f"{Path(file).stem}, by hand"] = gold_setting(Path(file), build_finder(args.finder, train))
     if args.data:
         settings["samsum, speakers in references"] = speakers_setting(args.data / "samsum", args.finder)
         settings["webnlg, literal subjects and objects"] = triples_setting(args.data / "webnlg", args.finder)
@@ -217,7 +217,8 @@ def main() -> None:
     args = options.parse_args()
     command = ["python", "-m", "benchmarks.entities", *(["--data", "DIR"] if args.data else []), *args.annotated]
     where = environment("cpu", 1) | {"command": [part.partition("=")[0] for part in command]}
-    result = {"environment": where, "settings": rounded(measure(args))}
+    other = "" if args.finder == "rules" else f", {Path(args.finder).name}"
+    result = {"environment": where, "settings": {f"{k}{other}": v for k, v in rounded(measure(args)).items()}}
     print_entities(result)
     save(RESULTS / "entities.json", result)
 

@@ -101,7 +101,7 @@ class DataConfig(Section):
     """Put the prompt through the tokenizer's chat template as a user turn."""
     system_prompt: str | None = None
     """The system turn, with `chat_template`."""
-    entities: Annotated[str, Field(pattern=r"^(rules|spacy:.+)$")] = "rules"
+    entities: str = "rules"
     """What finds names in texts, for negatives and metrics: `rules`, or `spacy:MODEL`, a spaCy model's name or folder
     (needs `pip install 'homestretch[spacy]'`). Numbers, dates and times are found by rules in any case."""
     flatten_lines: bool = False

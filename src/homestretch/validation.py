@@ -42,11 +42,12 @@ def validate(config: RunConfig, allowed_changes: Sequence[str] = ()) -> list[str
     splits = attempt(lambda: load_splits(config))
     if splits is not None:
         attempt(lambda: evaluation_examples(config, splits))
-    attempt(lambda: load_find(config.data.entities))
-    attempt(lambda: _check_failure_modes(config, splits))
-    if splits is not None:
-        attempt(lambda: _check_metrics(config, splits))
-        attempt(lambda: _check_terms(config, splits))
+    # Without a finder, neither modes nor metrics can be tried: its message is enough.
+    tried = splits if attempt(lambda: load_find(config.data.entities)) else None
+    attempt(lambda: _check_failure_modes(config, tried))
+    if tried is not None:
+        attempt(lambda: _check_metrics(config, tried))
+        attempt(lambda: _check_terms(config, tried))
     attempt(lambda: _check_device(config))
     if config.reward.backbone != "sft":
         attempt(lambda: check_model_folder("reward.backbone", config.reward.backbone))

@@ -45,8 +45,6 @@ def test_the_rules_are_the_default_and_know_the_names_of_the_task() -> None:
 def test_unknown_finders_are_refused() -> None:
     with pytest.raises(UserError, match="'nltk' is no finder; give `rules` or `spacy:MODEL`"):
         load_find("nltk")
-    with pytest.raises(ValueError, match="entities"):
-        RunConfig.model_validate({"data": {"task": "chats", "entities": "nltk"}, "model": {"path": "x"}})
 
 
 def test_without_spacy_the_message_is_the_command(monkeypatch: pytest.MonkeyPatch) -> None:
