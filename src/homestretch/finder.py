@@ -16,7 +16,6 @@ from homestretch.ops.entities import Mention, mentions, with_names
 from homestretch.ops.names import Span, fold, name_lexicon, name_spans, speaker_words
 from homestretch.types import Example, UserError
 
-RULES = "rules"
 _SPACY = "spacy:"
 _NAME_LABELS = (
     "PERSON", "PER", "NORP", "FAC", "ORG", "GPE", "LOC", "PRODUCT", "EVENT", "WORK_OF_ART", "LAW", "LANGUAGE", "MISC",
@@ -65,7 +64,7 @@ def _lexicon(texts: tuple[str, ...]) -> frozenset[str]:
 @lru_cache(maxsize=2)
 def load_find(name: str) -> Find:
     """The rules, or a spaCy pipeline for the names and rules for the rest. Raises UserError as `build_finder` does."""
-    if name == RULES:
+    if name == "rules":
         return mentions
     if not name.startswith(_SPACY):
         raise UserError(f"data.entities: {name!r} is no finder; give `rules` or `spacy:MODEL` (a folder, or its name)")

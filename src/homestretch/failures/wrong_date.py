@@ -45,7 +45,7 @@ class WrongDate(SwapMode):
         """Equal, or one may lie within the other ("tonight" in "today"), or the half of the day is open."""
         if a.kind == "time" and b.kind == "time":
             return _on_the_dial(a.value) == _on_the_dial(b.value)
-        if {a.value.split()[0], b.value.split()[0]} <= {*MONTHS}:
+        if a.value.split()[0] in MONTHS:
             return f"{a.value} ".startswith(f"{b.value} ") or f"{b.value} ".startswith(f"{a.value} ")
         return super().may_agree(a, b) or any({a.value, b.value} <= group for group in _OVERLAPPING)
 
@@ -64,4 +64,4 @@ def _direction(mention: Mention) -> str:
         return "holiday"
     if mention.value in {"this morning", "this afternoon", "this evening"}:
         return "part of the day"
-    return "noun" if mention.text.lower() == "weekend" else "coming"
+    return "noun" if mention.text.lower().startswith("weekend") else "coming"

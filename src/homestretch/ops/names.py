@@ -19,8 +19,6 @@ _SPEAKER = re.compile(rf"^[ \t]*((?=[^\W\d_]){_SPEAKER_WORD}(?: {_SPEAKER_WORD})
 _MAIL_HEADERS = ("bcc", "cc", "date", "forward", "from", "fw", "fwd", "note", "ps", "re", "sent", "subject", "to")
 _CLITIC = re.compile(r"['’](?:s|re|ll|ve|d|m)?$", re.IGNORECASE)
 _POSSESSIVE = re.compile(r"['’]s$")
-# "CCC-owned", "London-based", "T-shirt": what follows the hyphen is no part of a name.
-_TAIL = re.compile(r"-[^\W\d_A-Z][^A-Z]*$")
 _INNER_CAPITAL = re.compile(r"[a-z][A-Z]|^[A-Z]['’][A-Z]")
 # "Bank of England", "Harlow & Finch", "Luca De Santis"; alone these words are no names.
 _PARTICLES = ("da", "de", "del", "der", "du", "van", "von")
@@ -153,11 +151,11 @@ def _tokens(text: str) -> Iterator[_Token]:
 
 
 def _name_part(word: str) -> str:
-    """The word without possessive and lower-cased tail; empty if what is left is a letter ("T-shirt")."""
+    """The word without a possessive and without "-based" or "-owned"; empty if that leaves a letter ("T-shirt")."""
     part = _CLITIC.sub("", word) if "'" in word or "’" in word else word
-    if part[0].isupper() and "-" in part:
-        part = _TAIL.sub("", part)
-        return part if len(part) > 1 else ""
+    head, hyphen, tail = part.partition("-")
+    if hyphen and head[0].isupper() and tail.islower():
+        return head if len(head) > 1 else ""
     return part
 
 

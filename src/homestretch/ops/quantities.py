@@ -63,9 +63,7 @@ _HOLIDAY = (
 )
 
 _CURRENCY_CODE = "usd|eur|gbp|jpy|pln|inr|chf"
-_CURRENCY_WORD = (
-    rf"{_CURRENCY_CODE}|dollars?|dlrs?|bucks?|euros?|pounds?|quid|yen|zlotys?|zł|rupees?|francs?|cents?|cts"
-)
+_CURRENCY_WORD = rf"{_CURRENCY_CODE}|dollars?|dlrs?|bucks?|euros?|pounds?|quid|yen|zlotys?|rupees?|francs?|cents?|cts"
 _NO_CLOCK = r"%|km|years?|people|percent|degrees|points|[a-z]+ street"
 _SMALL = "|".join([*_TENS, *sorted(_UNITS, key=len, reverse=True)])
 _HOURS = "|".join(sorted(list(_UNITS)[1:13], key=len, reverse=True))
@@ -317,7 +315,7 @@ PATTERNS: tuple[tuple[QuantityKind, re.Pattern[str], Callable[[re.Match[str]], s
     ),
     (
         "money",
-        _compile(rf"(?<![\w.,])(?P<number>{_AMOUNT})[ -]?(?P<currency>[$€£¥]|(?:{_CURRENCY_WORD})\b)"),
+        _compile(rf"(?<![\w.,])(?P<number>{_AMOUNT})[ -]?(?P<currency>[$€£¥₹]|zł|(?:{_CURRENCY_WORD})\b)"),
         _money,
     ),
     (
