@@ -1,4 +1,4 @@
-"""The tables of README.md, and those of the studies in the pages that they belong to, from the result files.
+"""The tables of README.md, and those that belong to other pages, from the result files.
 
 python -m benchmarks.report                 print them
 python -m benchmarks.report --only arms     one benchmark's or study's
@@ -23,7 +23,10 @@ STUDIES: dict[str, str] = {
     "label_fraction": "recipes/README.md",
     "over_optimisation": "docs/guard.md",
 }
-"""Study, a module of benchmarks/studies -> the page that its tables go to. All other results go to README.md."""
+"""Study, a module of benchmarks/studies -> the page that its tables go to."""
+
+PAGES = {"entities": "docs/entities.md"}
+"""Benchmark -> its page; all others go to README.md."""
 
 FIGURES = {"over_optimisation": "over_optimisation"}
 """Study that draws -> its picture, beside the page, one for each setting."""
@@ -84,6 +87,27 @@ def scaling_rows(axis: Mapping[str, Any]) -> tuple[Row, list[Row]]:
     return columns, rows
 
 
+def entities_rows(setting: Mapping[str, Mapping[str, Any]]) -> tuple[Row, list[Row]]:
+    """A data set's kinds of mention: exact precision and recall with their intervals, and with any overlap."""
+    columns = ["", "gold", "found", "precision", "recall", "precision, overlap", "recall, overlap"]
+
+    def cells(entry: Mapping[str, Any], name: str) -> str:
+        if name not in entry:
+            return ""
+        return f"{entry[name]:.2f} ({entry[f'{name}_low']:.2f} to {entry[f'{name}_high']:.2f})"
+
+    def overlap(entry: Mapping[str, Any], name: str) -> str:
+        return f"{entry[f'{name}_overlap']:.2f}" if f"{name}_overlap" in entry else ""
+
+    names = ("precision", "recall")
+    rows = [
+        [kind, str(entry["gold"]), str(entry.get("found", "")), *(cells(entry, n) for n in names),
+         *(overlap(entry, n) for n in names)]
+        for kind, entry in setting.items()
+    ]  # fmt: skip
+    return columns, rows
+
+
 def fit_line(axis: Mapping[str, Any]) -> str:
     """The linear fit in words."""
     fits = (f"{part}: R^2 {fit['r_squared']:.4f}" for part, fit in axis["fits"].items())
@@ -119,6 +143,12 @@ def print_scaling(result: Mapping[str, Any]) -> None:
         print(line)
 
 
+def print_entities(result: Mapping[str, Any]) -> None:
+    """Tables on the terminal."""
+    for name, setting in result["settings"].items():
+        table(name, *entities_rows(setting))
+
+
 def joint_lines(result: Mapping[str, Any]) -> list[str]:
     """One line for every joint fit."""
     return [plane_line(name, fits) for name, fits in result.items() if name.startswith("joint_fit")]
@@ -138,7 +168,12 @@ def where(ran: Mapping[str, Any]) -> str:
 
 def section(name: str, result: Mapping[str, Any]) -> str:
     """A benchmark's result file as Markdown."""
-    makers = {"rl_throughput": throughput_rows, "rollout": rollout_rows, "scaling": scaling_rows}
+    makers = {
+        "entities": entities_rows,
+        "rl_throughput": throughput_rows,
+        "rollout": rollout_rows,
+        "scaling": scaling_rows,
+    }
     maker = makers[name.split("-")[0]]
     parts = [f"### {name}.json"]
     for key, setting in result["settings"].items():
@@ -187,8 +222,12 @@ def put(page: Path, name: str, text: str) -> None:
 def write_pages() -> None:
     """All tables and pictures into their pages."""
     found = results()
-    benchmarks = [section(name, result) for name, result in found.items() if name not in STUDIES]
-    put(FOLDER / "README.md", "results", "\n\n".join(benchmarks) or "Nothing has been measured yet.")
+    pages: dict[str, list[str]] = {"benchmarks/README.md": [], **{page: [] for page in PAGES.values()}}
+    for name, result in found.items():
+        if name not in STUDIES:
+            pages[PAGES.get(name, "benchmarks/README.md")].append(section(name, result))
+    for place, sections in pages.items():
+        put(FOLDER.parent / place, "results", "\n\n".join(sections) or "Nothing has been measured yet.")
     for name, place in STUDIES.items():
         page = FOLDER.parent / place
         missing = f"Not measured yet: `make study STUDY={name}` ([how](../benchmarks/README.md#studies))."

@@ -101,6 +101,9 @@ class DataConfig(Section):
     """Put the prompt through the tokenizer's chat template as a user turn."""
     system_prompt: str | None = None
     """The system turn, with `chat_template`."""
+    entities: str = "rules"
+    """What finds names in texts, for negatives and metrics: `rules`, or `spacy:MODEL`, a spaCy model's name or folder
+    (needs `pip install 'homestretch[spacy]'`). Numbers, dates and times are found by rules in any case."""
     flatten_lines: bool = False
     """Turn the document's line breaks into spaces in the prompt (facts are still checked against the document)."""
     drop_overlaps: tuple[str, ...] = ()

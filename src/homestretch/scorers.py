@@ -47,7 +47,7 @@ def build_terms(config: RunConfig, train: Sequence[Example]) -> tuple[RewardTerm
             return RewardTerm(name, _metric(build_metric(name, MetricContext(config, train)), weight), weight)
         found = resolve(name, dict.fromkeys(metrics, "") | modes, _GROUP, "scorer")
         if isinstance(found, type) and issubclass(found, FailureMode):
-            mode = build_modes([name], Corpus(tuple(train), config.seed))[0]
+            mode = build_modes([name], Corpus(tuple(train), config.seed, config.data.entities))[0]
             return RewardTerm(name, _detector(mode, name, weight), weight)
         if not callable(found) or isinstance(found, type):
             raise UserError(f"scorer {name!r} is no function (examples, completions) -> one number each")

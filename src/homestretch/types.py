@@ -86,6 +86,8 @@ class Corpus:
 
     examples: tuple[Example, ...]
     seed: int = 0
+    entities: str = "rules"
+    """What finds names, numbers, dates and times: the recipe's `data.entities`, see finder.py."""
 
 
 class FailureMode(ABC):

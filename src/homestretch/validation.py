@@ -11,6 +11,7 @@ import numpy as np
 
 from homestretch.config import RunConfig
 from homestretch.data import SPLITS, Splits, evaluation_examples, load_splits
+from homestretch.finder import load_find
 from homestretch.inspection import InspectedModel, check_model_folder, checked_family, first_line, inspect_model
 from homestretch.recipe import differences, load_recipe
 from homestretch.rundir import RunDir
@@ -41,10 +42,12 @@ def validate(config: RunConfig, allowed_changes: Sequence[str] = ()) -> list[str
     splits = attempt(lambda: load_splits(config))
     if splits is not None:
         attempt(lambda: evaluation_examples(config, splits))
-    attempt(lambda: _check_failure_modes(config, splits))
-    if splits is not None:
-        attempt(lambda: _check_metrics(config, splits))
-        attempt(lambda: _check_terms(config, splits))
+    # Without a finder, neither modes nor metrics can be tried: its message is enough.
+    tried = splits if attempt(lambda: load_find(config.data.entities)) else None
+    attempt(lambda: _check_failure_modes(config, tried))
+    if tried is not None:
+        attempt(lambda: _check_metrics(config, tried))
+        attempt(lambda: _check_terms(config, tried))
     attempt(lambda: _check_device(config))
     if config.reward.backbone != "sft":
         attempt(lambda: check_model_folder("reward.backbone", config.reward.backbone))
@@ -110,7 +113,7 @@ def _try_own_modes(config: RunConfig, splits: Splits) -> None:
     from homestretch.types import Corpus
 
     own = [name for name in config.negatives.include if name not in FAILURE_MODES]
-    for mode in build_modes(own, Corpus(splits.train, config.seed)):
+    for mode in build_modes(own, Corpus(splits.train, config.seed, config.data.entities)):
         rng = np.random.default_rng(config.seed)
         for example in splits.train[:_TRIED_EXAMPLES]:
             edit = mode.corrupt(example, rng)

@@ -22,7 +22,7 @@ LAYERS: tuple[frozenset[str], ...] = (
     frozenset({"config_audit", "config_baselines", "config_rl"}),
     frozenset({"audit_findings", "config", "console", "ops", "prompts", "registry", "rundir", "tables"}),
     frozenset({"environment", "recipe", "tasks", "tokenizers"}),
-    frozenset({"adapters", "checkpoint", "config_docs", "cross_attention", "data", "encoding", "inspection"}),
+    frozenset({"adapters", "checkpoint", "config_docs", "cross_attention", "data", "encoding", "finder", "inspection"}),
     frozenset({"labelled", "models"}),
     frozenset({"forward"}),
     frozenset({"training"}),

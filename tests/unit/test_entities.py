@@ -6,7 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from homestretch.ops.entities import is_supported, mentions, name_lexicon, speakers
+from homestretch.ops.entities import is_supported, mentions, with_names
+from homestretch.ops.names import name_lexicon, speakers
 
 
 def found(text: str, *names: str) -> list[tuple[str, str, str]]:
@@ -36,7 +37,38 @@ def found(text: str, *names: str) -> list[tuple[str, str, str]]:
         ("on 12th May", "date", "may 12"),
         ("on May 12th", "date", "may 12"),
         ("on the 12th of may", "date", "may 12"),
-        ("2020-05-12", "date", "may 12"),
+        ("2020-05-12", "date", "may 12 2020"),
+        ("on May 12th, 2020", "date", "may 12 2020"),
+        ("on 12 May 2020", "date", "may 12 2020"),
+        ("in Sept. 2020", "date", "september 2020"),
+        ("on 12.05.2020", "date", "12.05.2020"),
+        ("5/12/20", "date", "5/12/20"),
+        ("in the 1990s", "date", "1990s"),
+        ("the 80's", "date", "80s"),
+        ("in her 30s", "number", "30"),
+        ("fiscal 1987", "date", "1987"),
+        ("the end of 2019", "date", "2019"),
+        ("in 2000 words", "number", "2000"),
+        ("on Tue", "date", "tuesday"),
+        ("last night", "date", "last night"),
+        ("this  week", "date", "this week"),
+        ("on New Year’s Eve", "date", "new years eve"),
+        ("for Black Friday", "date", "black friday"),
+        ("on weekends", "date", "weekend"),
+        ("two hundred thousand people", "number", "200000"),
+        ("half a million people", "number", "500000"),
+        ("on the 2nd floor", "number", "2"),
+        ("25 mln dlrs", "money", "25000000 usd"),
+        ("USD 40,000", "money", "40000 usd"),
+        ("50 cts", "money", "50 cent"),
+        ("50 zloty", "money", "50 pln"),
+        ("50 zł", "money", "50 pln"),
+        ("until 4.", "time", "4:00?"),
+        ("after 5 and before lunch", "time", "5:00?"),
+        ("opens at seven", "time", "7:00?"),
+        ("at seven people's request", "number", "7"),
+        ("after 5 minutes", "number", "5"),
+        ("before 7 people came", "number", "7"),
         ("in May", "date", "may"),
         ("tomorrow", "date", "tomorrow"),
         ("next week", "date", "next week"),
@@ -84,6 +116,45 @@ def test_names_in_cased_text(text: str, names: list[str]) -> None:
     assert [m.text for m in mentions(text) if m.kind == "name"] == names
 
 
+@pytest.mark.parametrize(
+    ("text", "names"),
+    [
+        ("Tom's late. Nina and Bo are not. Ada, Rex and Flo wait.", ["Tom", "Nina", "Bo", "Ada", "Rex", "Flo"]),
+        ("Everything's fine. Meanwhile, Bo and Ada wait. Work and play.", ["Bo", "Ada"]),
+        ("McNally met O'Brien.", ["McNally", "O'Brien"]),
+        ("She left the Bank of England and Harlow & Finch.", ["Bank of England", "Harlow & Finch"]),
+        (
+            "I like Leonardo da Vinci, Luca De Santis and Ida van Dyck.",
+            ["Leonardo da Vinci", "Luca De Santis", "Ida van Dyck"],
+        ),
+        ("He met President Adeyemi in St. Moritz.", ["Adeyemi", "St. Moritz"]),
+        ("It is in the U.S. or on my iPhone.", ["U.S.", "iPhone"]),
+        ("The London-based firm sells T-shirts to the CEO.", ["London"]),
+        ("I know Jean-Éric from Aix-en-Provence.", ["Jean-Éric", "Aix-en-Provence"]),
+        ("STORM KILLS MANY IN TEXAS", []),
+        ("Ann: NO WAY\nBo: I saw the BBC", ["Ann", "Bo", "BBC"]),
+        ("Merry Christmas Tom", ["Tom"]),
+    ],
+)
+def test_what_stands_where_only_a_name_does(text: str, names: list[str]) -> None:
+    assert [m.text for m in mentions(text) if m.kind == "name"] == names
+
+
+def test_capitals_throughout_need_the_lexicon() -> None:
+    assert found("STORM KILLS MANY IN TEXAS", "texas") == [("name", "TEXAS", "texas")]
+    assert "kills" not in name_lexicon(["STORM KILLS MANY IN TEXAS", "It kills me"])
+
+
+def test_a_range_of_times_is_two_times() -> None:
+    assert found("between 2 and 4 pm") == [("time", "2", "2:00?"), ("time", "4 pm", "16:00")]
+
+
+def test_a_name_that_covers_a_quantity_wins() -> None:
+    text = "We took Voyager 1 on Friday"
+    assert [m.text for m in with_names(text, [(8, 17), (21, 27)])] == ["Voyager 1", "Friday"]
+    assert [m.kind for m in with_names(text, [(8, 17), (21, 27)])] == ["name", "date"]
+
+
 def test_names_in_lower_cased_text_need_the_lexicon() -> None:
     text = "tom ' s friend will see anna ."
     assert found(text) == []
@@ -104,6 +175,7 @@ def test_speakers() -> None:
     source = "Tom: hi\nAnna Lee : what?\nTom: see http://x.org\r\nRe the thing: no 5:30\n<photo>"
     assert speakers(source) == ["Tom", "Anna Lee", "Re the thing"]
     assert speakers("no dialogue here. None: at all") == []
+    assert speakers("From: Tom\nSubject: the car\n\nHi") == []
 
 
 @pytest.mark.parametrize(
@@ -126,6 +198,12 @@ def test_speakers() -> None:
         ("on Tuesday", "see you mon", False),
         ("on May 12", "12th of may", True),
         ("on May 13", "12th of may", False),
+        ("on May 12, 2020", "12th of may 2020", True),
+        ("on May 12, 2020", "12th of may", False),
+        ("on May 12, 2020", "2020-05-12", True),
+        ("on May 12", "2020-05-12", True),
+        ("in May", "on May 12, 2020", True),
+        ("the 3rd floor", "floor 3", True),
         ("with Tom", "tom: hi", True),
         ("with Tom", "that is tom's car", True),
         ("with tom", "Tomas: hi", False),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 from pathlib import Path
 from typing import Any
@@ -45,6 +46,15 @@ def test_a_good_model_of_every_kind_passes(tmp_path: Path, tiny_folders: dict[st
 @pytest.mark.parametrize("kind", ["llama", "t5"])
 def test_a_model_to_be_made_passes(tmp_path: Path, kind: str) -> None:
     assert validate(config(tmp_path, new(kind))) == []
+
+
+@pytest.mark.parametrize(
+    ("finder", "message"), [("nltk", "no finder"), ("spacy:no_such", "pip install|spacy download")]
+)
+def test_a_finder_that_cannot_be_had_is_one_problem(tmp_path: Path, finder: str, message: str) -> None:
+    (problem,) = validate(config(tmp_path, new(), data={"entities": finder}))
+    assert problem.startswith("data.entities: ")
+    assert re.search(message, problem)
 
 
 def test_families() -> None:

@@ -24,7 +24,7 @@ class Addition(FailureMode):
     def fit(self, corpus: Corpus) -> None:
         examples = fit_sample(corpus)
         self._neighbours = Neighbours(examples)
-        self._grounding = Grounding(("number", "money", "date", "time", "name"), examples)
+        self._grounding = Grounding(("number", "money", "date", "time", "name"), corpus)
 
     def corrupt(self, example: Example, rng: np.random.Generator) -> Edit | None:
         reference = pick_reference(example, rng)

@@ -5,14 +5,13 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import lru_cache
 from itertools import pairwise
 from typing import TypeVar
 
 import numpy as np
 
+from homestretch.finder import Finder, build_finder
 from homestretch.ops.drawing import drawn
-from homestretch.ops.entities import mentions, name_lexicon
 from homestretch.ops.words import sentences, words
 from homestretch.types import Completion, Corpus, Edit, Example, UserError
 
@@ -65,21 +64,9 @@ def fit_sample(corpus: Corpus) -> list[Example]:
     return drawn(labelled, MAX_FIT_EXAMPLES, np.random.default_rng(corpus.seed))
 
 
-def corpus_lexicon(examples: Sequence[Example]) -> frozenset[str]:
-    """Names of the task, so that they are known in lower-cased text and at the start of a sentence."""
-    return _lexicon(tuple(text for example in examples for text in (example.source, *example.references)))
-
-
-@lru_cache(maxsize=4)
-def _lexicon(texts: tuple[str, ...]) -> frozenset[str]:
-    # Several modes learn the same corpus's names.
-    return name_lexicon(texts)
-
-
-def example_lexicon(example: Example, lexicon: frozenset[str]) -> frozenset[str]:
-    """The task's names and those of the example's own source."""
-    own = {word for m in mentions(example.source, lexicon) if m.kind == "name" for word in m.value.split()}
-    return lexicon if own <= lexicon else lexicon | own
+def fit_finder(corpus: Corpus) -> Finder:
+    """The run's finder, the names in the examples to learn from known to it."""
+    return build_finder(corpus.entities, fit_sample(corpus))
 
 
 def pick(items: Sequence[Item], rng: np.random.Generator) -> Item:

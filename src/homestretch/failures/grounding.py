@@ -7,9 +7,9 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from homestretch.failures.base import corpus_lexicon, example_lexicon
-from homestretch.ops.entities import Kind, Mention, is_supported, mentions
-from homestretch.types import Example, UserError
+from homestretch.failures.base import fit_finder, fit_sample
+from homestretch.ops.entities import Kind, Mention, is_supported
+from homestretch.types import Corpus, Example, UserError
 
 _PERCENTILE = 92.0
 _MIN_COUNT = 3
@@ -24,12 +24,13 @@ class Grounding:
     all the same, a text must have a larger share of them than 92 % of the references.
     """
 
-    def __init__(self, kinds: Sequence[Kind], examples: Sequence[Example]) -> None:
-        """Learn from labelled examples. Raises UserError if there are none."""
+    def __init__(self, kinds: Sequence[Kind], corpus: Corpus) -> None:
+        """Learn from the corpus's labelled examples. Raises UserError if there are none."""
+        examples = fit_sample(corpus)
         if not examples:
             raise UserError("failure modes: no labelled training example to learn from; add some")
         self.kinds = frozenset(kinds)
-        self.lexicon = corpus_lexicon(examples)
+        self.finder = fit_finder(corpus)
         self.pool: dict[Kind, list[Mention]] = {kind: [] for kind in kinds}
         """Every supported mention in the references, for swaps: frequent values are drawn more often."""
         used: Counter[str] = Counter()
@@ -51,8 +52,7 @@ class Grounding:
 
     def mentions(self, example: Example, text: str) -> list[Mention]:
         """The text's mentions of these kinds, found with the names of the task and of the example's source."""
-        found = mentions(text, example_lexicon(example, self.lexicon))
-        return [mention for mention in found if mention.kind in self.kinds]
+        return [mention for mention in self.finder.mentions_for(example, text) if mention.kind in self.kinds]
 
     def unsupported(self, example: Example, text: str) -> list[Mention]:
         """Those that the source does not support and that are not usual in this task."""

@@ -7,9 +7,9 @@ from collections import Counter
 
 import numpy as np
 
-from homestretch.failures.base import Band, corpus_lexicon, fit_sample, make_edit, pick_reference
+from homestretch.failures.base import Band, fit_finder, fit_sample, make_edit, pick_reference
 from homestretch.failures.neighbours import Neighbours
-from homestretch.ops.entities import is_supported, mentions
+from homestretch.ops.entities import is_supported
 from homestretch.ops.words import words
 from homestretch.types import Completion, Corpus, Edit, Example, FailureMode
 
@@ -25,7 +25,7 @@ class Irrelevant(FailureMode):
 
     def fit(self, corpus: Corpus) -> None:
         examples = fit_sample(corpus)
-        self._lexicon = corpus_lexicon(examples)
+        self._finder = fit_finder(corpus)
         self._neighbours = Neighbours(examples)
         stems = [_stems(example.source) for example in examples]
         counts = Counter(stem for document in stems for stem in document)
@@ -53,7 +53,7 @@ class Irrelevant(FailureMode):
 
     def _is_foreign(self, example: Example, text: str) -> bool:
         """Whether at most half of what the text mentions is in the source; without mentions, half of its words."""
-        found = mentions(text, self._lexicon)
+        found = self._finder.mentions(text)
         if found:
             return sum(is_supported(m, example.source) for m in found) <= _MAX_SUPPORTED * len(found)
         return self._coverage(example, text) <= _MAX_SUPPORTED

@@ -10,15 +10,13 @@ import numpy as np
 from homestretch.failures.base import (
     capitalise_like,
     clause_spans,
-    corpus_lexicon,
-    example_lexicon,
     excerpt,
-    fit_sample,
+    fit_finder,
     make_edit,
     pick,
     pick_reference,
 )
-from homestretch.ops.entities import Mention, is_supported, mentions
+from homestretch.ops.entities import Mention, is_supported
 from homestretch.ops.words import sentences, words
 from homestretch.types import Completion, Corpus, Edit, Example, FailureMode
 
@@ -41,7 +39,7 @@ class Omission(FailureMode):
     name = "omission"
 
     def fit(self, corpus: Corpus) -> None:
-        self._lexicon = corpus_lexicon(fit_sample(corpus))
+        self._finder = fit_finder(corpus)
 
     def corrupt(self, example: Example, rng: np.random.Generator) -> Edit | None:
         reference = pick_reference(example, rng)
@@ -62,12 +60,12 @@ class Omission(FailureMode):
         return min(1.0, _WEIGHT * (1 - max(known))) if known else None
 
     def _mentions(self, example: Example, text: str) -> list[Mention]:
-        return list({m.value: m for m in mentions(text, example_lexicon(example, self._lexicon))}.values())
+        return list({m.value: m for m in self._finder.mentions_for(example, text)}.values())
 
     def _phrases(self, example: Example, text: str) -> set[tuple[int, int]]:
         """Prepositional phrases that end in a mention ("on Friday"), and runs of them ("on Friday at 5 pm")."""
         phrases = []
-        for mention in mentions(text, example_lexicon(example, self._lexicon)):
+        for mention in self._finder.mentions_for(example, text):
             opening = _PREPOSITION.search(text[: mention.start])
             if opening:
                 phrases.append((opening.start(), mention.end))

@@ -9,7 +9,7 @@ import numpy as np
 
 from homestretch.failures.base import Band, ends_complete, excerpt, fit_sample, make_edit, pick, pick_reference
 from homestretch.failures.echo import template_of
-from homestretch.ops.entities import speakers
+from homestretch.ops.names import speakers
 from homestretch.ops.words import WORD_PATTERN, sentences, words
 from homestretch.types import Completion, Corpus, Edit, Example, FailureMode, UserError
 

@@ -6,9 +6,9 @@ from typing import ClassVar
 
 import numpy as np
 
-from homestretch.failures.base import capitalise_like, fit_sample, lower_like, make_edit, pick, pick_reference, splice
+from homestretch.failures.base import capitalise_like, lower_like, make_edit, pick, pick_reference, splice
 from homestretch.failures.grounding import Grounding
-from homestretch.ops.entities import Kind, Mention, is_supported, mentions
+from homestretch.ops.entities import Kind, Mention, is_supported
 from homestretch.types import Completion, Corpus, Edit, Example, FailureMode
 
 _MAX_DRAWN = 200
@@ -24,7 +24,7 @@ class SwapMode(FailureMode):
     """The kinds of mention this mode is about."""
 
     def fit(self, corpus: Corpus) -> None:
-        self._grounding = Grounding(self.kinds, fit_sample(corpus))
+        self._grounding = Grounding(self.kinds, corpus)
 
     def corrupt(self, example: Example, rng: np.random.Generator) -> Edit | None:
         reference = pick_reference(example, rng)
@@ -46,7 +46,7 @@ class SwapMode(FailureMode):
     def _candidates(self, example: Example, target: Mention, rng: np.random.Generator) -> list[Mention]:
         """What may replace the target."""
         taken = [m for text in example.references for m in self._grounding.mentions(example, text)]
-        own = [m for m in mentions(example.source, self._grounding.lexicon) if _stands_alone(m, example.source)]
+        own = [m for m in self._grounding.finder.mentions(example.source) if _stands_alone(m, example.source)]
         found = self._fitting(own, target, taken)
         pool = self._grounding.pool[target.kind]
         if found or not pool:

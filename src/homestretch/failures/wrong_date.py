@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import re
+
 from homestretch.failures.swap import SwapMode
 from homestretch.ops.entities import Mention
 from homestretch.ops.quantities import MONTHS, WEEKDAYS
 
 _OVERLAPPING = (
-    frozenset({"today", "tonight"}),
-    frozenset({"christmas", "christmas eve"}),
+    frozenset({"today", "tonight", "this morning", "this afternoon", "this evening"}),
+    frozenset({"yesterday", "last night"}),
+    frozenset({"christmas", "christmas eve", "christmas day"}),
+    frozenset({"new year", "new years eve", "new years day"}),
     frozenset({"weekend", "saturday", "sunday", "next weekend"}),
     frozenset({"tomorrow", "next week", "this week", "weekend"}),
     frozenset({"yesterday", "last week", "this week", "last weekend"}),
@@ -27,18 +31,22 @@ class WrongDate(SwapMode):
         """A weekday for a weekday, a day of a month for another, a past day for a past day, a time for a time."""
         if mention.kind == "time":
             return "time with am or pm" if mention.text[-1] in "mM." else "time"
-        head, _, rest = mention.value.partition(" ")
+        head, *rest = mention.value.split()
         if head in MONTHS:
-            return "day of a month" if rest else "month"
+            return " ".join(["month", *("year" if len(part) == 4 else "day" for part in rest)])
         if head in WEEKDAYS:
             return "weekdays" if mention.text[-1] in "sS" else "weekday"
-        return "year" if head.isdigit() else _direction(mention)
+        if head[0].isdigit():
+            return re.sub(r"\d", "0", head)
+        return _direction(mention)
 
     @classmethod
     def may_agree(cls, a: Mention, b: Mention) -> bool:
         """Equal, or one may lie within the other ("tonight" in "today"), or the half of the day is open."""
         if a.kind == "time" and b.kind == "time":
             return _on_the_dial(a.value) == _on_the_dial(b.value)
+        if a.value.split()[0] in MONTHS:
+            return f"{a.value} ".startswith(f"{b.value} ") or f"{b.value} ".startswith(f"{a.value} ")
         return super().may_agree(a, b) or any({a.value, b.value} <= group for group in _OVERLAPPING)
 
 
@@ -52,6 +60,8 @@ def _direction(mention: Mention) -> str:
     first = mention.value.split(" ")[0]
     if first in {"yesterday", "last"} or mention.value == "day before yesterday":
         return "past"
-    if first in {"christmas", "easter", "halloween", "new"}:
+    if first in {"christmas", "easter", "halloween", "new", "thanksgiving", "black", "boxing", "valentines"}:
         return "holiday"
-    return "noun" if mention.text.lower() == "weekend" else "coming"
+    if mention.value in {"this morning", "this afternoon", "this evening"}:
+        return "part of the day"
+    return "noun" if mention.text.lower().startswith("weekend") else "coming"

@@ -5,6 +5,8 @@ from __future__ import annotations
 from homestretch.failures.swap import SwapMode
 from homestretch.ops.entities import Mention
 
+_ENDINGS = ("st", "nd", "rd", "th")
+
 
 class WrongNumber(SwapMode):
     """Swap a number or an amount. Detects numbers that the source does not have, digits and words alike."""
@@ -14,9 +16,10 @@ class WrongNumber(SwapMode):
 
     @classmethod
     def shape(cls, mention: Mention) -> str:
-        """Numbers of as many digits, with or without a fraction: 3 daughters do not become 29."""
+        """Numbers of as many digits, with or without a fraction: 3 daughters do not become 29, nor a 3rd one."""
         whole, _, fraction = mention.value.split(" ")[0].partition(".")
-        return f"{len(whole)} digits{' and a fraction' if fraction else ''}"
+        form = " and a fraction" if fraction else " and an ending" if mention.text.endswith(_ENDINGS) else ""
+        return f"{len(whole)} digits{form}"
 
     @classmethod
     def may_agree(cls, a: Mention, b: Mention) -> bool:

@@ -9,14 +9,13 @@ import numpy as np
 
 from homestretch.failures.base import (
     capitalise_like,
-    corpus_lexicon,
-    fit_sample,
+    fit_finder,
     lower_like,
     make_edit,
     pick,
     pick_reference,
 )
-from homestretch.ops.entities import mentions, speakers
+from homestretch.ops.names import fold, speakers
 from homestretch.types import Corpus, Edit, Example, FailureMode
 
 _MUTUAL = re.compile(
@@ -36,7 +35,7 @@ class WrongSpeaker(FailureMode):
     name = "wrong_speaker"
 
     def fit(self, corpus: Corpus) -> None:
-        self._lexicon = corpus_lexicon(fit_sample(corpus))
+        self._finder = fit_finder(corpus)
 
     def corrupt(self, example: Example, rng: np.random.Generator) -> Edit | None:
         reference = pick_reference(example, rng)
@@ -58,9 +57,8 @@ class WrongSpeaker(FailureMode):
 
     def _places(self, text: str, name: str) -> list[tuple[int, int]]:
         """Where the text names this speaker, by the whole name or its first word."""
-        known = self._lexicon | {word.casefold() for word in name.split()}
-        whole = name.casefold().replace("’", "'")
-        found = (m for m in mentions(text, known) if m.kind == "name")
+        whole = fold(name)
+        found = (m for m in self._finder.mentions(text, also=frozenset(whole.split())) if m.kind == "name")
         return [(m.start, m.end) for m in found if m.value in {whole, whole.split(" ")[0]}]
 
 

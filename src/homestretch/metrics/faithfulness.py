@@ -10,7 +10,7 @@ import math
 from collections.abc import Callable, Collection
 
 from homestretch.metrics.scoring import MetricContext, per_example
-from homestretch.ops.entities import Mention, is_supported, mentions
+from homestretch.ops.entities import Mention, is_supported
 from homestretch.types import Completion, Example, Metric
 
 _NUMBER_KINDS = frozenset(("number", "money", "date", "time"))
@@ -71,10 +71,10 @@ _Finder = Callable[[str], Collection[Mention]]
 
 def _finder(context: MetricContext) -> _Finder:
     """A function from a text to its distinct mentions, which knows the names of the training texts."""
-    lexicon = context.lexicon
+    finder = context.finder
 
     def find(text: str) -> Collection[Mention]:
-        return {(mention.kind, mention.value): mention for mention in mentions(text, lexicon)}.values()
+        return {(mention.kind, mention.value): mention for mention in finder.mentions(text)}.values()
 
     return find
 

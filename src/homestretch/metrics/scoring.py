@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from homestretch.config import RunConfig
-from homestretch.ops.entities import name_lexicon
+from homestretch.finder import Finder, build_finder
 from homestretch.types import Completion, Example, Metric
 
 
@@ -22,9 +22,9 @@ class MetricContext:
     train: Sequence[Example]
 
     @cached_property
-    def lexicon(self) -> frozenset[str]:
-        """Names that occur in the training texts, so that a lower-cased output's names are still seen as names."""
-        return name_lexicon([text for example in self.train for text in (example.source, *example.references)])
+    def finder(self) -> Finder:
+        """Finds names, numbers, dates and times, and knows the names of the training texts in lower case as well."""
+        return build_finder(self.config.data.entities, self.train)
 
 
 MetricFactory = Callable[[MetricContext], Metric]

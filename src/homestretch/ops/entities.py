@@ -7,12 +7,12 @@ and capitalised names are still found. Lower-cased and tokenised text ("tom ' s"
 from __future__ import annotations
 
 import re
-from collections import Counter
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Literal
 
+from homestretch.ops.names import Span, fold, name_spans
 from homestretch.ops.quantities import DIGITS, MONTHS, NUMBER_WORDS, PATTERNS, WEEKDAYS, number_value, plain_number
 
 Kind = Literal["number", "money", "date", "time", "name"]
@@ -42,12 +42,25 @@ def mentions(text: str, lexicon: frozenset[str] = frozenset()) -> list[Mention]:
 
 @lru_cache(maxsize=32768)
 def _mentions(text: str, lexicon: frozenset[str]) -> tuple[Mention, ...]:
-    quantities = _quantities(text)
     taken = bytearray(len(text))
-    for mention in quantities:
-        taken[mention.start : mention.end] = b"\1" * (mention.end - mention.start)
-    names = [name for name in _names(text, lexicon) if not any(taken[name.start : name.end])]
-    return tuple(sorted((*quantities, *names), key=lambda mention: mention.start))
+    for quantity in _quantities(text):
+        taken[quantity.start : quantity.end] = b"\1" * (quantity.end - quantity.start)
+    return tuple(with_names(text, name_spans(text, lexicon, lambda start, end: not any(taken[start:end]))))
+
+
+def with_names(text: str, spans: Iterable[Span]) -> list[Mention]:
+    """The text's quantities together with names that stand in `spans`, in order and without overlaps.
+
+    A quantity inside a longer name is part of it ("Voyager 1"); a name that overlaps a quantity otherwise is left out.
+    """
+    named = [Mention("name", text[start:end], start, end, fold(text[start:end])) for start, end in spans]
+    kept = [
+        q
+        for q in _quantities(text)
+        if not any(n.start <= q.start and q.end <= n.end and n.text != q.text for n in named)
+    ]
+    names = [name for name in named if all(name.end <= q.start or q.end <= name.start for q in kept)]
+    return sorted((*kept, *names), key=lambda mention: mention.start)
 
 
 @lru_cache(maxsize=32768)
@@ -61,96 +74,6 @@ def _quantities(text: str) -> tuple[Mention, ...]:
                 taken[match.start() : match.end()] = b"\1" * (match.end() - match.start())
                 found.append(Mention(kind, match.group(), match.start(), match.end(), value))
     return tuple(found)
-
-
-# --- names ------------------------------------------------------------
-
-_NAME_WORD = re.compile(r"[^\W\d_]+(?:['’.\-](?=[^\W\d_])[^\W\d_]+)*")
-_SPEAKER_WORD = r"(?:[\w'’\-]{1,3}\.|Prof\.|[\w'’\-]+(?:\.[\w'’\-]+)*)"
-_SPEAKER = re.compile(rf"^[ \t]*((?=[^\W\d_]){_SPEAKER_WORD}(?: {_SPEAKER_WORD}){{0,3}}?) ?:(?=\s|$)", re.MULTILINE)
-_CLITIC = re.compile(r"['’](?:s|re|ll|ve|d|m)?$", re.IGNORECASE)
-_TITLES = frozenset(("mr", "mrs", "ms", "dr", "prof", "sir", "miss", "lady", "lord"))
-_ORDINARY = (
-    "i i'm i'll i've i'd im ok okay oh hi hey hello bye yes yeah no nope not lol omg btw asap tv pc dvd cd faq diy fyi "
-    "ps pm am a the an he she it we you they his her its our their my your this that these those there here what when "
-    "where who why how which and or but so if then than as at by for from in into of on to with after before during "
-    "is are was were be been do does did has have had will would can could may might must shall should both all some "
-    "one two three let's let lets thanks thank please sorry well also now just only"
-)
-_NOT_NAMES = frozenset(_ORDINARY.split())
-
-
-def _fold(text: str) -> str:
-    """Case and the spelling of apostrophes do not make a different name."""
-    return text.casefold().replace("’", "'")
-
-
-def _strip_possessive(word: str) -> str:
-    return _CLITIC.sub("", word) if "'" in word or "’" in word else word
-
-
-def speakers(source: str) -> list[str]:
-    """The names that stand before a colon at the start of a line, each once, in order of appearance."""
-    return list(dict.fromkeys(match.group(1).strip() for match in _SPEAKER.finditer(source)))
-
-
-def name_lexicon(texts: Iterable[str]) -> frozenset[str]:
-    """Lower-cased words that are (parts of) names in these texts: speakers, and words that are capitalised inside
-    sentences more often than they stand in lower case. Ordinary words ("will") stay out, whoever is called so.
-    """
-    capitals: Counter[str] = Counter()
-    lower: Counter[str] = Counter()
-    for text in texts:
-        for speaker in speakers(text):
-            capitals.update(_fold(word) for word in speaker.split())
-        for match, is_initial in _name_words(text):
-            word = _strip_possessive(match.group())
-            if word[0].isupper():
-                capitals[_fold(word)] += not is_initial
-            else:
-                lower[_fold(word)] += 1
-    return frozenset(
-        word
-        for word, count in capitals.items()
-        if count > lower[word] and len(word) > 1 and word not in _NOT_NAMES and not _is_calendar(word)
-    )
-
-
-def _name_words(text: str) -> list[tuple[re.Match[str], bool]]:
-    """The text's words, each with whether it starts a sentence, a line or a speaker's turn."""
-    found = []
-    for match in _NAME_WORD.finditer(text):
-        before = text[max(0, match.start() - 24) : match.start()].rstrip(" \t\"'“”‘(*[<-–—")
-        is_after_title = before.endswith(".") and before[:-1].split()[-1:] and _fold(before[:-1].split()[-1]) in _TITLES
-        found.append((match, not is_after_title and (not before or before[-1] in ".!?:;\n\r…")))
-    return found
-
-
-def _names(text: str, lexicon: frozenset[str]) -> list[Mention]:
-    known = lexicon | {_fold(word) for speaker in speakers(text) for word in speaker.split()}
-    is_cased = any(character.isupper() for character in text)
-    tokens = _name_words(text)
-    if is_cased:
-        known |= {
-            _fold(_strip_possessive(m.group())) for m, is_initial in tokens if m.group()[0].isupper() and not is_initial
-        }
-    found: list[Mention] = []
-    for match, is_initial in tokens:
-        word = _strip_possessive(match.group())
-        folded = _fold(word)
-        if folded in _NOT_NAMES or folded in _TITLES or _is_calendar(folded):
-            continue
-        if not (folded in known if not is_cased else word[0].isupper() and (not is_initial or folded in known)):
-            continue
-        start, end = match.start(), match.start() + len(word)
-        if found and text[found[-1].end : start] == " " and not is_initial:
-            start = found.pop().start
-        found.append(Mention("name", text[start:end], start, end, _fold(text[start:end])))
-    return found
-
-
-def _is_calendar(word: str) -> bool:
-    return word.rstrip("s") in WEEKDAYS or word in MONTHS
 
 
 # --- support ------------------------------------------------------------
@@ -210,12 +133,16 @@ def _number_supported(mention: Mention, evidence: _Evidence) -> bool:
 
 
 def _date_supported(mention: Mention, evidence: _Evidence) -> bool:
-    if mention.value.isdigit():
-        return mention.value in evidence.numbers
-    if ("date", mention.value) in evidence.values or mention.value in evidence.joined:
+    """A date with a month is supported part by part: the month by name, day and year as numbers."""
+    month, *rest = mention.value.split()
+    if month.isdigit() and not rest:
+        return month in evidence.numbers
+    if mention.value in evidence.joined or any(
+        kind == "date" and f"{value} ".startswith(f"{mention.value} ") for kind, value in evidence.values
+    ):
         return True
-    month, _, day = mention.value.partition(" ")
-    return month in MONTHS and day.isdigit() and ("date", month) in evidence.values and day in evidence.numbers
+    is_of_month = month in MONTHS and bool(rest) and ("date", month) in evidence.values
+    return is_of_month and all(number in evidence.numbers for number in rest)
 
 
 def _time_supported(mention: Mention, evidence: _Evidence) -> bool:

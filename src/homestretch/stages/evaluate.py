@@ -36,7 +36,7 @@ def run(config: RunConfig, rundir: RunDir) -> dict[str, Any]:
     examples = evaluation_examples(config, splits)
     metrics = build_metrics(config, splits.train)
     primaries = primary_names(metrics, config.evaluate.primary_metrics)  # a mistake in it is told before decoding
-    modes = build_modes(judging_modes(config.negatives), Corpus(examples=splits.train, seed=config.seed))
+    modes = build_modes(judging_modes(config.negatives), Corpus(splits.train, config.seed, config.data.entities))
 
     arms: dict[str, list[Completion]] = {}
     outputs, decodings = decode_arms(config, rundir, examples)

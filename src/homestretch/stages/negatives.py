@@ -40,7 +40,7 @@ def run(config: RunConfig, rundir: RunDir) -> dict[str, Any]:
     Raises UserError when no negative could be made: there is nothing to learn a reward from.
     """
     splits = load_splits(config)
-    modes = build_modes(mode_names(config.negatives), Corpus(splits.train, config.seed))
+    modes = build_modes(mode_names(config.negatives), Corpus(splits.train, config.seed, config.data.entities))
     makers = [mode for mode in modes if "corrupt" in mode.faces()]
     _check_names(modes)
     settings = config.negatives

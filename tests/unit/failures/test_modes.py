@@ -9,6 +9,10 @@ from failure_corpus import corpus, fitted, flagged, make_example
 from homestretch.config import NegativesConfig
 from homestretch.failures import PRESETS, build_modes, mode_names, post_process
 from homestretch.failures.positives import edited_positive
+from homestretch.failures.swap import SwapMode
+from homestretch.failures.wrong_date import WrongDate
+from homestretch.failures.wrong_number import WrongNumber
+from homestretch.ops.entities import mentions
 from homestretch.types import Completion, UserError
 
 SWAPS = ("wrong_entity", "wrong_number", "wrong_date")
@@ -42,6 +46,35 @@ def test_a_date_is_not_swapped_for_one_that_may_mean_the_same(said: str, other: 
             make_example("x", source, f"Ada comes {said}."), np.random.default_rng(seed)
         )
         assert edit is None or edit.completion.text[slice(*edit.span)] not in other.split(" ", 1)
+
+
+@pytest.mark.parametrize(
+    ("said", "other", "agree"),
+    [
+        ("May 12, 2020", "12 May", True),
+        ("in May", "May 12, 2020", True),
+        ("May 12", "May 13", False),
+        ("last night", "yesterday", True),
+        ("this morning", "today", True),
+        ("in the 1990s", "in the 1980s", False),
+    ],
+)
+def test_dates_that_may_agree(said: str, other: str, agree: bool) -> None:
+    (a,), (b,) = mentions(said), mentions(other)
+    assert WrongDate.may_agree(a, b) is WrongDate.may_agree(b, a) is agree
+
+
+def test_values_are_swapped_within_a_form() -> None:
+    def shape(mode: type[SwapMode], text: str) -> str:
+        (mention,) = mentions(text)
+        return mode.shape(mention)
+
+    assert shape(WrongNumber, "the 2nd floor") == shape(WrongNumber, "the 3rd floor") != shape(WrongNumber, "3 floors")
+    assert shape(WrongDate, "May 12, 2020") == shape(WrongDate, "3 June 1999") != shape(WrongDate, "May 12")
+    assert shape(WrongDate, "in the 1990s") != shape(WrongDate, "in 1990")
+    assert shape(WrongDate, "this morning") != shape(WrongDate, "tomorrow") == shape(WrongDate, "next week")
+    assert shape(WrongDate, "last night") == shape(WrongDate, "yesterday")
+    assert shape(WrongDate, "for Thanksgiving") == shape(WrongDate, "for Christmas")
 
 
 def test_wrong_speaker_swaps_whole_words() -> None:
