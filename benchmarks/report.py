@@ -25,7 +25,7 @@ STUDIES: dict[str, str] = {
 }
 """Study, a module of benchmarks/studies -> the page that its tables go to."""
 
-PAGES = {"entities": "docs/entities.md"}
+PAGES = {"entities": "docs/entities.md", "slots": "docs/failures/slots.md"}
 """Benchmark -> its page; all others go to README.md."""
 
 FIGURES = {"over_optimisation": "over_optimisation"}
@@ -108,6 +108,25 @@ def entities_rows(setting: Mapping[str, Mapping[str, Any]]) -> tuple[Row, list[R
     return columns, rows
 
 
+def slots_rows(setting: Mapping[str, Any]) -> tuple[Row, list[Row]]:
+    """A data set's slot modes."""
+    columns = ["", "applies", "found of its own edits", "error that no reference has", "references flagged"]
+    keys = ("applies", "recall", "unlike_every_reference", "flagged_references")
+    return columns, [[mode, *(f"{found[key]:.1%}" for key in keys)] for mode, found in setting["modes"].items()]
+
+
+def slots_line(setting: Mapping[str, Any]) -> str:
+    """What a data set's slots are, and its references' own errors."""
+    return (
+        f"{setting['train_documents']:,} documents to fit on ({setting['fit_cpu_seconds']:.0f} CPU seconds), "
+        f"{setting['validation_documents']:,} with {setting['validation_references']:,} references to measure on. "
+        f"{setting['slots']} slots (a triple's subject is one of its own): {setting['slots_not_used']} neither "
+        f"corrupted nor checked, {setting['slots_mostly_reworded']} mostly reworded; {setting['values_checkable']:.0%} "
+        f"of the values can be checked for being missing. `slot_error_rate` of the references: "
+        f"{setting['slot_error_rate_of_references']:.3f}."
+    )
+
+
 def fit_line(axis: Mapping[str, Any]) -> str:
     """The linear fit in words."""
     fits = (f"{part}: R^2 {fit['r_squared']:.4f}" for part, fit in axis["fits"].items())
@@ -173,6 +192,7 @@ def section(name: str, result: Mapping[str, Any]) -> str:
         "rl_throughput": throughput_rows,
         "rollout": rollout_rows,
         "scaling": scaling_rows,
+        "slots": slots_rows,
     }
     maker = makers[name.split("-")[0]]
     parts = [f"### {name}.json"]
@@ -180,6 +200,8 @@ def section(name: str, result: Mapping[str, Any]) -> str:
         parts += [f"**{key}** ({where(result['runs'][key])})", markdown(*maker(setting))]
         if maker is scaling_rows:
             parts.append(fit_line(setting))
+        if maker is slots_rows:
+            parts.append(slots_line(setting))
     parts += joint_lines(result)
     return "\n\n".join(parts)
 

@@ -1,4 +1,4 @@
-"""Dialogues and summaries written for the tests of the failure modes, and the modes fitted to them."""
+"""Dialogues with summaries and boats with descriptions, written for the tests; the failure modes fitted to them."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from functools import cache
 
 import numpy as np
 
-from homestretch.failures import build_modes
+from homestretch.failures import SLOT_MODES, build_modes
 from homestretch.types import Completion, Corpus, Edit, Example, FailureMode
 
 NAMES = (
@@ -60,6 +60,37 @@ SCENES = (
     ),
 )
 
+BOATS = "Sea Otter|Grey Goose|Lady Maud|Old Tom|Blue Heron|Saint Olaf|Red Rover|Marigold|Pelican|Northern Star"
+HARBOURS = "Port Ellen|Skagen|Old Harbour|Trondheim|Hanko|Saint Malo|Leith|Cork Quay"
+KINDS = "ferry|trawler|tugboat|sailing yacht"
+# {paint} is colour in other words in half of the descriptions, so it is no slot to be taken for missing.
+DESCRIPTIONS = (
+    "{boat} is a {kind} in {harbour}. It carries {crew} people and is painted {paint}.",
+    "{boat} is a {kind} from {harbour} and carries {crew} people.",
+    "In {harbour} there is a {kind} called {boat}. It carries {crew} people.",
+    "There is a {kind} called {boat} in {harbour}.",
+    "{boat}, a {kind} from {harbour}, is painted {paint}. It carries {crew} people.",
+    "{boat} is a {kind} from {harbour}.",
+    "{boat} is a {kind} and carries {crew} people.",
+    "{boat} is a {kind}. It carries {crew} people.",
+    "There is a {kind} called {boat}.",
+    "{boat} is a {kind} in {harbour}.",
+    "{boat} is a {kind}.",
+)
+COLOURS = {"scarlet": "bright red", "navy": "dark blue", "ivory": "nearly white"}
+
+
+def boat(index: int, rng: np.random.Generator) -> Example:
+    """A boat and one description; every slot that the description names is in the document, and no other."""
+    description = DESCRIPTIONS[index % len(DESCRIPTIONS)]
+    colour = str(rng.choice(list(COLOURS)))
+    values = {"boat": rng.choice(BOATS.split("|")), "kind": rng.choice(KINDS.split("|")),
+              "harbour": rng.choice(HARBOURS.split("|")), "crew": rng.integers(3, 60)}  # fmt: skip
+    said = {"paint": colour if rng.random() < 0.5 else COLOURS[colour], **values}
+    told = [f"{name}[{value}]" for name, value in values.items() if f"{{{name}}}" in description]
+    told += [f"paint[{colour}]"] if "{paint}" in description else []
+    return make_example(f"boat-{index}", ", ".join(told), description.format(**said))
+
 
 def scene(index: int, rng: np.random.Generator) -> Example:
     dialogue, summary = SCENES[index % len(SCENES)]
@@ -84,28 +115,28 @@ def make_example(name: str, source: str, *references: str) -> Example:
 
 
 @cache
-def corpus() -> Corpus:
+def corpus(name: str = "") -> Corpus:
+    """What the mode of this name is about: boats for the slot modes, else chats."""
     rng = np.random.default_rng(7)
-    return Corpus(tuple(scene(i, rng) for i in range(80)))
+    return Corpus(tuple(boat(i, rng) if name in SLOT_MODES else scene(i, rng) for i in range(80)))
 
 
 @cache
-def unseen() -> tuple[Example, ...]:
+def unseen(name: str = "") -> tuple[Example, ...]:
     rng = np.random.default_rng(8)
-    return tuple(scene(i, rng) for i in range(60))
+    return tuple(boat(i, rng) if name in SLOT_MODES else scene(i, rng) for i in range(60))
 
 
 @cache
 def fitted(name: str) -> FailureMode:
-    return build_modes([name], corpus())[0]
+    return build_modes([name], corpus(name))[0]
 
 
 @cache
 def edits(name: str) -> tuple[tuple[Example, Edit], ...]:
     mode = fitted(name)
-    made = [
-        (example, mode.corrupt(example, np.random.default_rng(i))) for i, example in enumerate(3 * corpus().examples)
-    ]
+    examples = 3 * corpus(name).examples
+    made = [(example, mode.corrupt(example, np.random.default_rng(i))) for i, example in enumerate(examples)]
     return tuple((example, edit) for example, edit in made if edit is not None)
 
 

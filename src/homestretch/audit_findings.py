@@ -15,8 +15,9 @@ from homestretch.config_audit import GateConfig
 FORM_MODES = frozenset({"random_tokens", "shuffled", "repetition", "echo", "truncation", "run_on", "on_policy"})
 """Classes that are rightly seen without reading the source."""
 CONTENT_MODES = frozenset(
-    {"irrelevant", "wrong_entity", "wrong_number", "wrong_date", "wrong_speaker", "negation", "omission", "addition"}
-)
+    {"irrelevant", "wrong_entity", "wrong_number", "wrong_date", "wrong_speaker", "negation", "omission", "addition",
+     "missing_slot", "hallucinated_slot", "wrong_slot"}
+)  # fmt: skip
 """Classes that must not be. Whether a class that is in neither set, a user's own, is about form or content, only the
 user knows: it is held to this too, and told both readings."""
 
@@ -35,6 +36,9 @@ UNSEEN = {
     "negation": "statements turned into their opposite",
     "omission": "missing facts",
     "addition": "added facts",
+    "missing_slot": "slot values left out",
+    "hallucinated_slot": "slot values made up",
+    "wrong_slot": "wrong slot values",
     "on_policy": "what is bad among the model's own samples",
 }
 """What a reward is blind to that cannot see the class, like classes beside each other; a user's own has no words."""

@@ -39,7 +39,7 @@ def generate_rows(run: Path, input_path: Path, *, arm: str, is_raw: bool) -> lis
         from homestretch.stages.evaluate import judging_modes
         from homestretch.types import Corpus
 
-        modes = build_modes(judging_modes(config.negatives), Corpus(train, config.seed, config.data.entities))
+        modes = build_modes(judging_modes(config.negatives, train), Corpus(train, config.seed, config.data.entities))
         completions = [post_process(modes, e, c) for e, c in zip(examples, completions, strict=True)]
     return [
         {"id": e.id, "text": c.text, "terminated": c.terminated} for e, c in zip(examples, completions, strict=True)

@@ -10,7 +10,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from failure_corpus import corpus, edits, fitted, flagged, make_example, unseen
-from homestretch.failures import FAILURE_MODES, PRESETS, build_modes
+from homestretch.failures import FAILURE_MODES, PRESETS, SLOT_MODES, build_modes
 from homestretch.failures.base import same_text
 from homestretch.failures.positives import edited_positive
 from homestretch.types import Completion, Corpus, Example, FailureMode, UserError
@@ -45,7 +45,7 @@ def test_registry_is_whole() -> None:
 
 @pytest.mark.parametrize("name", with_face["corrupt"])
 def test_corrupt_applies_often(name: str) -> None:
-    assert len(edits(name)) >= 3 * len(corpus().examples) * (0.25 if name in {*SWAPS, "wrong_speaker"} else 0.6)
+    assert len(edits(name)) >= 3 * len(corpus(name).examples) * (0.25 if name in {*SWAPS, "wrong_speaker"} else 0.6)
 
 
 @pytest.mark.parametrize("name", with_face["corrupt"])
@@ -58,7 +58,12 @@ def test_same_seed_same_edit_and_other_seeds_vary(name: str) -> None:
         "Ada: I told Boris that Carla waits at 5\nBoris: she does not like Oslo\nCarla: or 4 or 3 or 9 or 6, Hugo",
         "Ada told Boris to wait at 5. Boris cannot help Ada. Carla called Ada and is sorry. Boris will walk 2 dogs.",
     )
-    made = [mode.corrupt(e, np.random.default_rng(seed)) for e in (choices, example) for seed in range(20)]
+    boats = [
+        make_example("y", "boat[Marigold], kind[ferry], harbour[Leith]", "Marigold is a ferry in Leith.",
+                     "In Leith there is a ferry called Marigold.", "There is a ferry called Marigold in Leith."),
+        make_example("z", "boat[Marigold], kind[ferry]", "Marigold is a ferry.", "There is a ferry called Marigold."),
+    ]  # fmt: skip
+    made = [mode.corrupt(e, np.random.default_rng(seed)) for e in (choices, example, *boats) for seed in range(20)]
     assert len({edit.completion.text for edit in made if edit is not None}) >= 3
 
 
@@ -90,7 +95,7 @@ def test_the_span_is_the_whole_edit(name: str) -> None:
             assert reference[start : start + len(old)] == old
 
 
-@pytest.mark.parametrize("name", ["run_on", "addition", "repetition"])
+@pytest.mark.parametrize("name", ["run_on", "addition", "repetition", "hallucinated_slot"])
 def test_the_span_is_what_was_added(name: str) -> None:
     for example, edit in edits(name):
         text = edit.completion.text
@@ -100,7 +105,7 @@ def test_the_span_is_what_was_added(name: str) -> None:
             assert same_text(text[:start] + text[end:], example.reference)
 
 
-@pytest.mark.parametrize("name", ["truncation", "omission"])
+@pytest.mark.parametrize("name", ["truncation", "omission", "missing_slot"])
 def test_the_span_is_where_text_is_missing(name: str) -> None:
     for example, edit in edits(name):
         assert edit.span[0] == edit.span[1]
@@ -155,6 +160,8 @@ def test_refuses_without_a_reference(name: str) -> None:
         ("wrong_speaker", "It rained in the whole country.", "Rain fell."),
         ("negation", "Ada: rain", "Rain, wind, snow."),
         ("omission", "Ada: rain", "Rain and wind."),
+        *((name, "Ada: look, the Pelican is in Skagen", "The Pelican is a ferry in Skagen.") for name in SLOT_MODES),
+        *((name, "boat[Dolphin]", "It floats.") for name in SLOT_MODES),
     ],
 )
 def test_refuses_where_it_does_not_apply(name: str, source: str, reference: str) -> None:
@@ -199,7 +206,7 @@ def test_detect_finds_what_corrupt_made(name: str) -> None:
 
 @pytest.mark.parametrize("name", with_face["detect"])
 def test_detect_leaves_references_alone(name: str) -> None:
-    for examples, limit in ((corpus().examples, 0.05), (unseen(), 0.1)):
+    for examples, limit in ((corpus(name).examples, 0.05), (unseen(name), 0.1)):
         assert np.mean([flagged(fitted(name), e, Completion(e.reference)) for e in examples]) <= limit
 
 
@@ -252,7 +259,7 @@ def test_repair_twice_is_repair_once(name: str) -> None:
 def test_a_corpus_without_references_is_the_users_mistake_or_harmless(name: str) -> None:
     """No mode may divide by zero or flag everything because there was nothing to learn from."""
     empty = Corpus((make_example("x", "Ada: hi"),))
-    needs_references = name not in {"truncation", "wrong_speaker", "negation", "omission"}
+    needs_references = name not in {"truncation", "wrong_speaker", "negation", "omission", *SLOT_MODES}
     if needs_references:
         with pytest.raises(UserError, match="no labelled training example"):
             build_modes([name], empty)

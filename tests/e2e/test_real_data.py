@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 
 from conftest import NEW_MODELS
-from homestretch.config import NewModelConfig, RunConfig, TokenizerConfig
+from homestretch.config import NegativesConfig, NewModelConfig, RunConfig, TokenizerConfig
 from homestretch.data import load_splits
-from homestretch.failures import PRESETS, build_modes
+from homestretch.failures import build_modes, task_mode_names
 from homestretch.pipeline import run
 from homestretch.rundir import read_json
 from homestretch.types import Completion, Corpus
@@ -42,7 +42,7 @@ def test_rows_that_overlap_the_evaluation_splits_are_dropped() -> None:
 
 def test_detectors_leave_human_references_alone_and_find_what_was_made() -> None:
     splits = load_splits(samsum())
-    modes = build_modes(PRESETS["full"], Corpus(splits.train[:500]))
+    modes = build_modes(task_mode_names(NegativesConfig(), splits.train), Corpus(splits.train[:500]))
     examples = splits.validation[:100]
     for mode in modes:
         if "detect" not in mode.faces():

@@ -330,11 +330,13 @@ def test_model_paths(tmp_path: Path) -> None:
 
 
 def test_a_paper_run_is_judged_by_every_mode() -> None:
-    full = evaluate.judging_modes(recipe().negatives)
-    paper = evaluate.judging_modes(recipe(negatives={"preset": "paper", "exclude": ("repetition",)}).negatives)
+    full = evaluate.judging_modes(recipe().negatives, EXAMPLES)
+    paper = evaluate.judging_modes(
+        recipe(negatives={"preset": "paper", "exclude": ("repetition",)}).negatives, EXAMPLES
+    )
     assert set(full) == set(paper)
     assert "truncation" in paper
-    own = evaluate.judging_modes(recipe(negatives={"include": ("my.module:Mode",)}).negatives)
+    own = evaluate.judging_modes(recipe(negatives={"include": ("my.module:Mode",)}).negatives, EXAMPLES)
     assert set(own) == {*full, "my.module:Mode"}
 
 

@@ -227,7 +227,7 @@ def test_entity_f1_is_defined_by_the_example_alone(text: str) -> None:
 
 
 def test_every_metric_has_its_name_and_one_float_per_pair() -> None:
-    assert [metric.name for metric in METRIC_LIST] == list(METRICS)
+    assert [metric.name for metric in METRIC_LIST] == [name for name in METRICS if name != "slot_error_rate"]
     examples = [EXAMPLE, NAMELESS, UNLABELLED]
     completions = [Completion(text) for text in (REFERENCE, "", "Ivo eats 12 plums.")]
     for metric in METRIC_LIST:
@@ -259,7 +259,7 @@ def test_a_task_adds_its_exact_metrics() -> None:
     metrics = build_metrics(recipe(task="chats"), TRAIN)
     names = [metric.name for metric in metrics]
     assert names[0].startswith("fact_")
-    assert set(METRICS) < set(names)
+    assert set(METRICS) - {"slot_error_rate"} < set(names)
     assert len(names) == len(set(names))
 
 

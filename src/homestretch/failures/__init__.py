@@ -6,6 +6,7 @@ from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING
 
 from homestretch.failures.plugin import guarded
+from homestretch.ops.slots import is_data_to_text
 from homestretch.registry import resolve
 from homestretch.types import Completion, Corpus, Example, FailureMode, UserError
 
@@ -27,6 +28,9 @@ FAILURE_MODES: dict[str, str] = {
     "negation": "homestretch.failures.negation:Negation",
     "omission": "homestretch.failures.omission:Omission",
     "addition": "homestretch.failures.addition:Addition",
+    "missing_slot": "homestretch.failures.missing_slot:MissingSlot",
+    "hallucinated_slot": "homestretch.failures.hallucinated_slot:HallucinatedSlot",
+    "wrong_slot": "homestretch.failures.wrong_slot:WrongSlot",
 }
 """Name in recipes and files -> class. Packages add theirs as entry points of `homestretch.failure_modes`."""
 
@@ -35,6 +39,9 @@ PRESETS: dict[str, tuple[str, ...]] = {
     "full": tuple(FAILURE_MODES),
 }
 """`paper`: the five classes of arXiv 2408.16753 as we read it; `full`: every mode."""
+
+SLOT_MODES = ("missing_slot", "hallucinated_slot", "wrong_slot")
+"""Modes of data-to-text alone; a preset has them only where the documents are meaning representations."""
 
 _REPAIR_ORDER = ("run_on", "repetition", "truncation")
 
@@ -57,6 +64,17 @@ def mode_names(config: NegativesConfig) -> tuple[str, ...]:
     if not kept:
         raise UserError("negatives.exclude leaves no failure mode; take a name out of it")
     return kept
+
+
+def task_mode_names(config: NegativesConfig, train: Sequence[Example]) -> tuple[str, ...]:
+    """`mode_names` for these training examples: without slot modes that do not apply to the task.
+
+    One that `include` names stays: it was asked for, so it is said that it applies to nothing.
+    """
+    names = mode_names(config)
+    if is_data_to_text(train):
+        return names
+    return tuple(name for name in names if name not in SLOT_MODES or name in config.include)
 
 
 def mode_class(name: str) -> type[FailureMode]:

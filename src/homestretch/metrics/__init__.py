@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from homestretch.config import RunConfig
 from homestretch.metrics.scoring import MetricContext
+from homestretch.ops.slots import is_data_to_text
 from homestretch.ops.words import words
 from homestretch.registry import resolve
 from homestretch.types import Completion, Example, Metric, Scorer, UserError
@@ -25,6 +26,7 @@ METRICS: dict[str, str] = {
     "entity_recall": "homestretch.metrics.faithfulness:entity_recall",
     "entity_f1": "homestretch.metrics.faithfulness:entity_f1",
     "num_entities": "homestretch.metrics.faithfulness:num_entities",
+    "slot_error_rate": "homestretch.metrics.slots:slot_error_rate",
     "terminated": "homestretch.metrics.length:terminated",
     "length_ratio": "homestretch.metrics.length:length_ratio",
     "num_words": "homestretch.metrics.length:num_words",
@@ -38,6 +40,8 @@ METRICS: dict[str, str] = {
 group "homestretch.metrics"; a recipe may also say `package.module:factory`."""
 
 _GROUP = "homestretch.metrics"
+_DATA_TO_TEXT = frozenset({"slot_error_rate"})
+"""Measured by themselves only where the documents are meaning representations; a recipe may name them anywhere."""
 
 
 def build_metrics(config: RunConfig, train: Sequence[Example]) -> list[Metric]:
@@ -48,7 +52,7 @@ def build_metrics(config: RunConfig, train: Sequence[Example]) -> list[Metric]:
     """
     context = MetricContext(config, train)
     built = {metric.name: metric for metric in _task_metrics(config)}
-    for name in METRICS:
+    for name in METRICS if is_data_to_text(train) else [name for name in METRICS if name not in _DATA_TO_TEXT]:
         built.setdefault(name, _build(name, context, built))
     for name in (*(config.evaluate.selection_metrics or ()), *(config.evaluate.primary_metrics or ())):
         if name not in built:

@@ -36,7 +36,9 @@ def run(config: RunConfig, rundir: RunDir) -> dict[str, Any]:
     examples = evaluation_examples(config, splits)
     metrics = build_metrics(config, splits.train)
     primaries = primary_names(metrics, config.evaluate.primary_metrics)  # a mistake in it is told before decoding
-    modes = build_modes(judging_modes(config.negatives), Corpus(splits.train, config.seed, config.data.entities))
+    modes = build_modes(
+        judging_modes(config.negatives, splits.train), Corpus(splits.train, config.seed, config.data.entities)
+    )
 
     arms: dict[str, list[Completion]] = {}
     outputs, decodings = decode_arms(config, rundir, examples)
@@ -55,14 +57,14 @@ def run(config: RunConfig, rundir: RunDir) -> dict[str, Any]:
     return summarize(evaluation.scores)
 
 
-def judging_modes(negatives: NegativesConfig) -> tuple[str, ...]:
-    """Every mode of the full preset and the recipe's own, whatever the reward was trained on.
+def judging_modes(negatives: NegativesConfig, train: Sequence[Example]) -> tuple[str, ...]:
+    """Every mode of the full preset that this task can have and the recipe's own, whatever the reward was trained on.
 
     So a run with the paper's five classes is judged, and cleaned up, by the same detectors and repairs as any other.
     """
-    from homestretch.failures import mode_names
+    from homestretch.failures import task_mode_names
 
-    return mode_names(negatives.model_copy(update={"preset": "full", "exclude": ()}))
+    return task_mode_names(negatives.model_copy(update={"preset": "full", "exclude": ()}), train)
 
 
 def model_paths(config: RunConfig, rundir: RunDir) -> dict[str, str | Path]:

@@ -11,11 +11,12 @@ import numpy as np
 from homestretch.config import RunConfig
 from homestretch.console import progress, say, table, warn
 from homestretch.data import load_splits
-from homestretch.failures import build_modes, mode_names
+from homestretch.failures import SLOT_MODES, build_modes, task_mode_names
 from homestretch.failures.positives import edited_positive
 from homestretch.metrics.overlap import chrf, rouge_l
 from homestretch.metrics.scoring import MetricContext
 from homestretch.ops.drawing import drawn
+from homestretch.ops.slots import SlotLexicon, slot_lexicon
 from homestretch.rewards.judged import (
     ON_POLICY,
     POSITIVE_MODES,
@@ -40,7 +41,10 @@ def run(config: RunConfig, rundir: RunDir) -> dict[str, Any]:
     Raises UserError when no negative could be made: there is nothing to learn a reward from.
     """
     splits = load_splits(config)
-    modes = build_modes(mode_names(config.negatives), Corpus(splits.train, config.seed, config.data.entities))
+    corpus = Corpus(splits.train, config.seed, config.data.entities)
+    modes = build_modes(task_mode_names(config.negatives, splits.train), corpus)
+    if any(mode.name in SLOT_MODES for mode in modes):
+        _say_unchecked(slot_lexicon(splits.train, config.seed))
     makers = [mode for mode in modes if "corrupt" in mode.faces()]
     _check_names(modes)
     settings = config.negatives
@@ -153,6 +157,18 @@ def _by_example(rows: Sequence[Judged]) -> list[Judged]:
     for row in rows:
         groups.setdefault(row.example_id, []).append(row)
     return [row for group in groups.values() for row in group]
+
+
+def _say_unchecked(lexicon: SlotLexicon) -> None:
+    unused, reworded = lexicon.unchecked()
+    if unused:
+        say(f"slots: {_listed(unused)}: seldom written as in the document, so neither corrupted nor checked")
+    if reworded:
+        say(f"slots: {_listed(reworded)}: often said in other words, so never taken for missing")
+
+
+def _listed(names: Sequence[str], most: int = 8) -> str:
+    return ", ".join(names[:most]) + (f" and {len(names) - most} more" if len(names) > most else "")
 
 
 def _check_names(modes: Sequence[FailureMode]) -> None:
