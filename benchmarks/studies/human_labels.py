@@ -41,6 +41,8 @@ class LabelledSet:
     """Systems whose summaries are the references: left out, as a reward learned from references is not asked there."""
     threshold: float | None = None
     """Good from this label on; None: the highest."""
+    is_pairs: bool = False
+    """A group is one right and one wrong summary: scores that do not tell them apart count as half right."""
 
 
 SETS: dict[str, LabelledSet] = {
@@ -59,7 +61,7 @@ SETS: dict[str, LabelledSet] = {
         "news", "XSum; no word marked (Maynez et al.)", group="document_id", references=("Gold",)
     ),
     "falke_sentence_pairs": LabelledSet(  # pairs: the tau within a pair is 2 x (share of pairs ranked rightly) - 1
-        "news", "CNN/DailyMail sentences, right and wrong in pairs (Falke et al.)", group="pair"
+        "news", "CNN/DailyMail sentences, right and wrong in pairs (Falke et al.)", group="pair", is_pairs=True
     ),
 }  # fmt: skip
 
@@ -115,6 +117,9 @@ def checked(run: RunDir, name: str, path: Path, result: Path) -> dict[str, Any]:
 
 def measured(check: Mapping[str, Any], name: str, domain: str) -> dict[str, Any]:
     """A check with what the table needs: the domains, the best lexical baseline, and whether all are beaten."""
+    if SETS[name].is_pairs:
+        baselines = {base: with_ties(found) for base, found in check["baselines"].items()}
+        check = {**with_ties(check), "baselines": baselines}
     lexical = {base: found for base, found in check["baselines"].items() if base != SFT_LOGPROB}
     known = {base: found for base, found in lexical.items() if found["auc"] is not None}
     best = max(known, key=lambda base: known[base]["auc"], default=None)
@@ -123,6 +128,14 @@ def measured(check: Mapping[str, Any], name: str, domain: str) -> dict[str, Any]
     )  # fmt: skip
     told = {"set_domain": SETS[name].domain, "in_domain": SETS[name].domain == domain, "best_lexical": best}
     return dict(check) | told | {"beats_every_lexical": beats_all}
+
+
+def with_ties(found: Mapping[str, Any]) -> dict[str, Any]:
+    """A score's agreement with pairs, those that it scores alike, which have no tau, counted as 0."""
+    tau = found["within_document_tau"]
+    share = tau["n"] / (tau["n"] + tau["left_out"]) if tau["n"] else 1.0
+    scaled = {key: None if tau[key] is None else share * tau[key] for key in ("tau", "low", "high")}
+    return dict(found) | {"within_document_tau": {**tau, **scaled}}
 
 
 def section(setting: dict[str, Any]) -> str:

@@ -455,7 +455,7 @@ def test_a_labelled_set_is_read_without_references_and_empty_rows(tmp_path):
 
 def agreement(auc, low, **more):
     return {"auc": auc, "low": low, "high": 0.9, "spearman": 0.3, "spearman_low": 0.2, "spearman_high": 0.4,
-            "within_document_tau": {"tau": 0.2, "low": 0.1, "high": 0.3}} | more  # fmt: skip
+            "within_document_tau": {"tau": 0.2, "low": 0.1, "high": 0.3, "n": 3, "left_out": 1}} | more  # fmt: skip
 
 
 def check(*, difference_low):
@@ -479,6 +479,16 @@ def test_the_best_lexical_baseline_is_named_and_all_must_be_beaten():
     assert "| dialsummeval | no | 10 (5) | 0.700 [0.600, 0.900] |" in text
     assert "| sft_logprob | 0.80 / 0.30 / 0.20 |" in text
     assert "(DialSummEval); 3 of 10 documents are cut." in text
+
+
+def test_pairs_that_a_score_does_not_tell_apart_count_as_half_right():
+    found = human_labels.measured(check(difference_low=0.01), "falke_sentence_pairs", "news")
+    assert found["within_document_tau"] == pytest.approx(
+        {"tau": 0.15, "low": 0.075, "high": 0.225, "n": 3, "left_out": 1}
+    )
+    assert found["baselines"]["shorter"]["within_document_tau"]["tau"] == pytest.approx(0.15)
+    plain = human_labels.measured(check(difference_low=0.01), "dialsummeval", "news")
+    assert plain["within_document_tau"]["tau"] == 0.2
 
 
 def test_a_check_is_not_repeated_until_the_reward_is_trained_again(tmp_path, monkeypatch):
