@@ -42,6 +42,7 @@ def validate(config: RunConfig, allowed_changes: Sequence[str] = ()) -> list[str
     if splits is not None:
         attempt(lambda: evaluation_examples(config, splits))
     attempt(lambda: _check_failure_modes(config, splits))
+    attempt(lambda: _check_ensemble(config))
     if splits is not None:
         attempt(lambda: _check_metrics(config, splits))
         attempt(lambda: _check_terms(config, splits))
@@ -118,6 +119,19 @@ def _try_own_modes(config: RunConfig, splits: Splits) -> None:
             for completion in (Completion(example.reference), Completion("", terminated=False), *made):
                 mode.detect(example, completion)
                 mode.repair(example, completion)
+
+
+def _check_ensemble(config: RunConfig) -> None:
+    """Whether its members can each be trained without another class; those that apply to no example come on top."""
+    from homestretch.failures import mode_names
+    from homestretch.rewards.judged import ON_POLICY
+    from homestretch.rewards.leave_out import ensemble_folds
+
+    if config.reward.ensemble.num_members > 1:
+        negatives = config.negatives
+        samples_own = negatives.preset == "full" and negatives.on_policy.samples_per_prompt > 0
+        classes = [*mode_names(negatives), *([ON_POLICY] if samples_own else [])]
+        ensemble_folds(classes, config.reward.ensemble.num_members)
 
 
 def _check_metrics(config: RunConfig, splits: Splits) -> None:
@@ -233,7 +247,7 @@ def _check_disk(model: InspectedModel, config: RunConfig) -> None:
     place = config.run_dir.absolute()
     while not place.exists():
         place = place.parent
-    copies = _COPIES + len(config.baselines.trained_arms)
+    copies = _COPIES + config.reward.ensemble.num_members - 1 + len(config.baselines.trained_arms)
     needed, free = model.num_bytes * copies, shutil.disk_usage(place).free
     if needed > free:
         raise UserError(
