@@ -126,7 +126,10 @@ def class_findings(audit: Mapping[str, Any]) -> list[AuditFinding]:
 
 def other_findings(audit: Mapping[str, Any]) -> list[AuditFinding]:
     """All but the classes one by one; a part that the audit does not have is left out."""
-    parts = (_easy, _left_out, _probes, _rank_correlations, _best_of_n, _spread, _length, _calibration, _terminator)
+    parts = (
+        _easy, _left_out, _probes, _rank_correlations, _best_of_n, _spread, _length, _calibration, _terminator,
+        _ensemble,
+    )  # fmt: skip
     limits = thresholds(audit)
     return [finding for part in parts for finding in part(audit, limits)]
 
@@ -326,3 +329,41 @@ def _terminator(audit: Mapping[str, Any], limits: GateConfig) -> Iterator[AuditF
     elif share is not None:
         meaning += f" {share:.0%} of the references lose."
     yield AuditFinding("Terminator drop", drop, meaning, bad, stops=bad)
+
+
+def _ensemble(audit: Mapping[str, Any], limits: GateConfig) -> Iterator[AuditFinding]:
+    entry = audit.get("ensemble")
+    if not entry:
+        return
+    sd, spread = entry["mean_sd"]["samples"], entry["within_prompt_sd"]
+    if sd is not None:
+        mean = "" if spread is None else f"; their mean spreads by {spread:.2f} within a prompt"
+        meaning = f"how far apart the {entry['num_members']} members are on a sample{mean}."
+        yield AuditFinding("Ensemble, SD across members", sd, meaning)
+    if (tau := entry["member_tau"]["mean"]) is not None:
+        meaning = (
+            "how far two members agree on the order of a prompt's samples "
+            f"(the least alike: {entry['member_tau']['lowest']:.2f}). At 1 they are one reward, and cost several."
+        )
+        yield AuditFinding("Ensemble, rank correlation of members", tau, meaning)
+    if entry["sd_selection_tau"]["tau"] is not None:
+        yield _disagreement(entry["sd_selection_tau"])
+
+
+def _disagreement(entry: Mapping[str, Any]) -> AuditFinding:
+    low, high = entry["low"], entry["high"]
+    bad = low is not None and low > 0
+    if bad:
+        meaning = (
+            "among samples of one prompt the members disagree most about those that the selection score likes: "
+            "the penalty works against it."
+        )
+    elif high is not None and high < 0:
+        meaning = "among samples of one prompt the members disagree most about bad ones, as they should."
+    else:
+        meaning = (
+            "among samples of one prompt the members are not shown to disagree most about bad ones (the interval "
+            "reaches 0): that the penalty helps is not shown either."
+        )
+    name = "Ensemble, rank correlation of SD with the selection score"
+    return AuditFinding(name, entry["tau"], meaning, bad, low=low, high=high, n=entry["n"])

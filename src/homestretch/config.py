@@ -40,11 +40,11 @@ from homestretch.config_rl import (
 
 __all__ = [
     "AlgorithmConfig", "ArmName", "AuditConfig", "BaselinesConfig", "BestOfNConfig", "ColumnsConfig", "DPOConfig",
-    "DataConfig", "EvaluateConfig", "GRPOConfig", "GateConfig", "GuardConfig", "KLConfig", "LeaveOutConfig",
-    "LengthConfig", "LoRAConfig", "ModelConfig", "NegativesConfig", "NewModelConfig", "OnPolicyConfig",
-    "OptimizerConfig", "PPOConfig", "RLConfig", "RLOOConfig", "ReinforcePPConfig", "RejectionSFTConfig",
-    "RewardConfig", "RunConfig", "SFTConfig", "SFTMixConfig", "SamplingConfig", "Section", "TaskSizes",
-    "TokenizerConfig", "TrainedArmConfig", "UnlikelihoodConfig",
+    "DataConfig", "EnsembleConfig", "EvaluateConfig", "GRPOConfig", "GateConfig", "GuardConfig", "KLConfig",
+    "LeaveOutConfig", "LengthConfig", "LoRAConfig", "ModelConfig", "NegativesConfig", "NewModelConfig",
+    "OnPolicyConfig", "OptimizerConfig", "PPOConfig", "RLConfig", "RLOOConfig", "ReinforcePPConfig",
+    "RejectionSFTConfig", "RewardConfig", "RunConfig", "SFTConfig", "SFTMixConfig", "SamplingConfig", "Section",
+    "TaskSizes", "TokenizerConfig", "TrainedArmConfig", "UnlikelihoodConfig",
 ]  # fmt: skip
 
 
@@ -242,6 +242,18 @@ class NegativesConfig(Section):
     """The on-policy class (`full` only)."""
 
 
+class EnsembleConfig(Section):
+    """Several reward models as one: the mean of their rewards less a share of how far they disagree."""
+
+    num_members: PositiveInt = 1
+    """Reward models. 1: no ensemble. Else each is trained without its share of the failure classes, so there must be
+    as many classes as members, and each costs about as much as one reward."""
+    disagreement_penalty: NonNegative = 0.5
+    """The reward is the members' mean minus this times their standard deviation. 0: the mean."""
+    max_steps: PositiveInt | None = None
+    """Most optimizer steps of each member (null: as many as without an ensemble)."""
+
+
 class RewardConfig(Section):
     """The reward model: text in, one number out, the terminator seen."""
 
@@ -269,6 +281,8 @@ class RewardConfig(Section):
     """Most optimizer steps (null: epochs decide)."""
     tokens_per_microbatch: PositiveInt = 8192
     """Padded tokens per forward; does not change the result. Halved by itself where memory runs out."""
+    ensemble: EnsembleConfig = EnsembleConfig()
+    """Several reward models as one."""
     audit: AuditConfig = AuditConfig()
     """The audit."""
     gate: GateConfig = GateConfig()

@@ -3,6 +3,7 @@
 run/
   config.yaml  environment.json  metrics.jsonl
   sft/  negatives/{train,validation}.jsonl  reward/ + reward/audit.json  policy/  baselines/ARM/
+  reward/ensemble.json  reward/members/N/    in place of one reward model, where there are several
   evaluation/{scores.json,samples.jsonl}  report.html  report.json
   .done/STAGE.json      written last, atomically; a stage without it is run again from its start
 """

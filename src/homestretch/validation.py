@@ -45,6 +45,7 @@ def validate(config: RunConfig, allowed_changes: Sequence[str] = ()) -> list[str
     # Without a finder, neither modes nor metrics can be tried: its message is enough.
     tried = splits if attempt(lambda: load_find(config.data.entities)) else None
     attempt(lambda: _check_failure_modes(config, tried))
+    attempt(lambda: _check_ensemble(config))
     if tried is not None:
         attempt(lambda: _check_metrics(config, tried))
         attempt(lambda: _check_terms(config, tried))
@@ -121,6 +122,19 @@ def _try_own_modes(config: RunConfig, splits: Splits) -> None:
             for completion in (Completion(example.reference), Completion("", terminated=False), *made):
                 mode.detect(example, completion)
                 mode.repair(example, completion)
+
+
+def _check_ensemble(config: RunConfig) -> None:
+    """Whether its members can each be trained without another class; those that apply to no example come on top."""
+    from homestretch.failures import mode_names
+    from homestretch.rewards.judged import ON_POLICY
+    from homestretch.rewards.leave_out import ensemble_folds
+
+    if config.reward.ensemble.num_members > 1:
+        negatives = config.negatives
+        samples_own = negatives.preset == "full" and negatives.on_policy.samples_per_prompt > 0
+        classes = [*mode_names(negatives), *([ON_POLICY] if samples_own else [])]
+        ensemble_folds(classes, config.reward.ensemble.num_members)
 
 
 def _check_metrics(config: RunConfig, splits: Splits) -> None:
@@ -236,7 +250,7 @@ def _check_disk(model: InspectedModel, config: RunConfig) -> None:
     place = config.run_dir.absolute()
     while not place.exists():
         place = place.parent
-    copies = _COPIES + len(config.baselines.trained_arms)
+    copies = _COPIES + config.reward.ensemble.num_members - 1 + len(config.baselines.trained_arms)
     needed, free = model.num_bytes * copies, shutil.disk_usage(place).free
     if needed > free:
         raise UserError(

@@ -20,6 +20,8 @@ class Plan:
     keys: tuple[tuple[str, str], ...]
     """(key in metrics.jsonl, label) per line."""
     meaning: str
+    is_optional: bool = False
+    """Not every run has it: nothing is missing without it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,6 +47,11 @@ PLANS = (
     Plan("score", "rl", "RL score",
          (("rl/score", "score"), ("rl/reward_model", "reward model"), ("validation/score", "score on validation")),
          "What RL maximises. A rise here with a falling held-out score is reward hacking. Dashed: an alarm."),
+    Plan("ensemble", "rl", "Reward ensemble",
+         (("rl/ensemble_mean", "members' mean"), ("rl/ensemble_sd", "members' SD"),
+          ("validation/ensemble_sd", "SD on validation")),
+         "What the reward models say of a completion, and how far they disagree. An SD that rises says that RL has "
+         "gone where they were not taught alike.", is_optional=True),
     Plan("selection", "rl", "Held-out score", (("validation/selection", "validation"),),
          "Mean of the selection metrics on validation; it chooses the checkpoint, the reward never does. "
          "Dashed: an alarm."),
@@ -70,7 +77,7 @@ def curves(rows: Sequence[Mapping[str, Any]], alarms: Sequence[int] = ()) -> tup
         lines = [line for key, label in plan.keys if (line := _line(rows, plan.stage, key, label)).values]
         if lines:
             drawn.append(_draw(plan, lines, alarms if plan.name in _WITH_ALARMS else ()))
-        else:
+        elif not plan.is_optional:
             missing.append(plan.title)
     return drawn, missing
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, Protocol, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,6 +19,15 @@ Array = NDArray[np.float64]
 Shaping = Literal["none", "log_sigmoid", "sigmoid"]
 
 
+@runtime_checkable
+class ScorerWithTerms(Scorer, Protocol):
+    """A scorer that can say what its scores were made of."""
+
+    def scored(self, examples: Sequence[Example], completions: Sequence[Completion]) -> ScoredCompletions:
+        """The same scores with their terms."""
+        ...
+
+
 @dataclass(frozen=True, slots=True)
 class RewardComposition:
     """Everything that is added up for one completion. The KL term is per token and not here.
@@ -28,6 +37,7 @@ class RewardComposition:
     """
 
     reward: Scorer
+    """The learned reward. What it is made of, if it says so (`ScorerWithTerms`), is logged beside it."""
     floor: float
     """Replaces the whole score of a completion without a terminator."""
     length_model: LengthModel
@@ -42,7 +52,8 @@ class RewardComposition:
 
         ValueError if the learned reward has the wrong shape, TrainingError if it is not finite or a term fails.
         """
-        learned = checked(self.reward(examples, completions), len(examples))
+        scored = self._learned(examples, completions)
+        learned = checked(scored.scores, len(examples))
         shaped = self._shaped(learned, examples)
         penalty = length_penalty(
             word_counts(completions), self.length_model.expected(examples),
@@ -53,8 +64,13 @@ class RewardComposition:
         added = sum((term.weight * values[term.name] for term in self.terms), start=np.zeros(len(examples)))
         floor = max(1.0, self.weight) * self.floor + np.minimum(added, 0.0)
         scores = np.where(terminated, self.weight * shaped + penalty + added, floor)
-        parts = {"reward_model": learned, "shaped": shaped, "length_penalty": penalty}
+        parts = {"reward_model": learned, **scored.terms, "shaped": shaped, "length_penalty": penalty}
         return ScoredCompletions(scores, parts | {f"term/{name}": value for name, value in values.items()})
+
+    def _learned(self, examples: Sequence[Example], completions: Sequence[Completion]) -> ScoredCompletions:
+        if isinstance(self.reward, ScorerWithTerms):
+            return self.reward.scored(examples, completions)
+        return ScoredCompletions(self.reward(examples, completions), {})
 
     def _shaped(self, learned: Array, examples: Sequence[Example]) -> Array:
         """log sigmoid(r - r_ref) (Wang et al. 2024, arXiv 2402.00742) or sigmoid(r - r_ref) (PAR, arXiv 2502.18770).

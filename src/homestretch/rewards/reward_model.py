@@ -37,7 +37,9 @@ from homestretch.models import (
 )
 from homestretch.ops.packing import pack, states_after
 from homestretch.rewards.calibration import Calibration
+from homestretch.rewards.ensemble import LearnedReward, is_ensemble, member_dirs, read_ensemble
 from homestretch.rewards.length import word_counts
+from homestretch.rewards.reward_head import RewardHead
 from homestretch.rundir import atomic_dir, read_json, write_json
 from homestretch.training import MemoryBudget, grouped_microbatches
 from homestretch.types import Completion, Example, UserError
@@ -46,39 +48,7 @@ _HEAD_FILE = "reward_head.safetensors"
 _SETTINGS_FILE = "reward.json"
 _ADAPTER_DIR = "adapter"
 _ADAPTER = "reward"
-"""The name of the reward's adapter on a shared trunk."""
-
-
-class RewardHead(nn.Module):
-    """From a language model's state after a completion, and its log-likelihood, to a logit.
-
-    logit = w . h + a * log p(completion | prompt) + b. A linear map of one state hardly learns from a few thousand
-    examples whether a name or a date is the right one; the likelihood, which compares every token with what the prompt
-    calls for, knows it from SFT (LOG.md). Training the logit trains the trunk's own probabilities, as in Rafailov et
-    al. 2023 (arXiv 2305.18290), against many classes of bad completions.
-    """
-
-    def __init__(self, width: int, *, likelihood: bool) -> None:
-        """`likelihood`: with the terms a and b; else w alone."""
-        super().__init__()
-        self.weight = nn.Parameter(torch.zeros(1, width) if likelihood else 0.02 * torch.randn(1, width))
-        self.likelihood = nn.Parameter(torch.tensor([1.0, 0.0])) if likelihood else None
-        """a and b: the log-likelihood itself until `standardise` or a file gives them."""
-
-    def forward(self, state_BD: Tensor, logprob_B: Tensor | None) -> Tensor:
-        """Logits (B,), float32. `logprob_B` is in nats, and only read where the likelihood counts."""
-        logit_B = (state_BD.float() @ self.weight.T)[:, 0]
-        if self.likelihood is None:
-            return logit_B
-        assert logprob_B is not None
-        return logit_B + self.likelihood[0] * logprob_B + self.likelihood[1]
-
-    @torch.no_grad()
-    def standardise(self, logprob_N: Tensor) -> None:
-        """Start with a mean of 0 and a standard deviation of 1 over these completions, such as references."""
-        assert self.likelihood is not None
-        scale = 1 / logprob_N.std(unbiased=False).clamp(min=1e-3)
-        self.likelihood.copy_(torch.stack([scale, -scale * logprob_N.mean()]))
+"""The name of the reward's adapter on a shared trunk; an ensemble's members add their number."""
 
 
 class RewardModel(nn.Module):
@@ -201,8 +171,38 @@ def build_reward_model(config: RunConfig, sft_dir: Path) -> RewardModel:
     return _with_lora(model, lora, config.seed) if lora else model
 
 
-def load_reward_model(path: Path, config: RunConfig) -> RewardModel:
-    """What `save_reward_model` wrote, ready to score."""
+def load_reward_model(path: Path, config: RunConfig) -> LearnedReward:
+    """What `save_reward_model` or `write_ensemble` wrote, ready to score: one reward model, or several as one."""
+    members = [_load(folder, config) for folder in member_dirs(path)]
+    return read_ensemble(path, members) if is_ensemble(path) else members[0]
+
+
+def can_share_trunk(path: Path) -> bool:
+    """Whether the reward written here is there as adapters on the SFT model too, each member of an ensemble."""
+    return all(map(_has_adapter, member_dirs(path)))
+
+
+def attach_reward_model(lm: LanguageModel, path: Path, config: RunConfig) -> LearnedReward:
+    """The same, ready to score, as adapters on the trunk of `lm`, which holds the SFT model's weights: see its `lm`.
+
+    What is trained in that trunk stays so, and the trunk computes as before while nothing is scored. UserError if the
+    adapters are of another model.
+    """
+    if not is_ensemble(path):
+        return _attach(lm, path, config, _ADAPTER)
+    return read_ensemble(path, _attach_all(lm, member_dirs(path), config))
+
+
+def open_members(folders: Sequence[Path], config: RunConfig, sft_dir: Path) -> list[RewardModel]:
+    """Reward models that were written, ready to score: on one trunk where all are adapters on the SFT model."""
+    if not all(map(_has_adapter, folders)):
+        return [_load(folder, config) for folder in folders]
+    lm = load_language_model(sft_dir, config)
+    freeze(lm.model, lm.dtype)
+    return _attach_all(lm, folders, config)
+
+
+def _load(path: Path, config: RunConfig) -> RewardModel:
     has_head = (path / _HEAD_FILE).exists()
     model = _load_with_head(path, config, _read_head(path)) if has_head else _load_classifier(path, config)
     model.calibration = _read_calibration(path)
@@ -210,24 +210,24 @@ def load_reward_model(path: Path, config: RunConfig) -> RewardModel:
     return model.requires_grad_(False).eval()
 
 
-def can_share_trunk(path: Path) -> bool:
-    """Whether the reward model written here is there as adapters on the SFT model too."""
+def _has_adapter(path: Path) -> bool:
     return (path / _ADAPTER_DIR).is_dir()
 
 
-def attach_reward_model(lm: LanguageModel, path: Path, config: RunConfig) -> RewardModel:
-    """The same, ready to score, as adapters on the trunk of `lm`, which holds the SFT model's weights: see its `lm`.
+def _attach_all(lm: LanguageModel, folders: Sequence[Path], config: RunConfig) -> list[RewardModel]:
+    members: list[RewardModel] = []
+    for number, folder in enumerate(folders, start=1):
+        members.append(_attach(members[-1].lm if members else lm, folder, config, f"{_ADAPTER}_{number}"))
+    return members
 
-    What is trained in that trunk stays so, and the trunk computes as before while nothing is scored. UserError if the
-    adapters are of another model.
-    """
-    model, rest = attach_adapter(lm.model, path / _ADAPTER_DIR, _ADAPTER)
+
+def _attach(lm: LanguageModel, path: Path, config: RunConfig, name: str) -> RewardModel:
+    model, rest = attach_adapter(lm.model, path / _ADAPTER_DIR, name)
     is_classifier = not (path / _HEAD_FILE).exists()
     head = _head_of({"weight": rest["score.weight"]}) if is_classifier else _read_head(path)
     shared, calibration = replace(lm, model=model), _read_calibration(path)
-    return RewardModel(
-        shared, head.requires_grad_(False).to(lm.device), calibration, _budget(config), adapter=_ADAPTER
-    ).eval()
+    head = head.requires_grad_(False).to(lm.device)
+    return RewardModel(shared, head, calibration, _budget(config), adapter=name).eval()
 
 
 def _budget(config: RunConfig) -> MemoryBudget:

@@ -27,8 +27,9 @@ from homestretch.models import (
     save_language_model,
 )
 from homestretch.rewards.composition import RewardComposition
+from homestretch.rewards.ensemble import LearnedReward
 from homestretch.rewards.length import word_counts
-from homestretch.rewards.reward_model import RewardModel, attach_reward_model, can_share_trunk, load_reward_model
+from homestretch.rewards.reward_model import attach_reward_model, can_share_trunk, load_reward_model
 from homestretch.rollouts.collect import collect, prompt_batches
 from homestretch.rollouts.sampler import generate
 from homestretch.rollouts.slots import supports_slots
@@ -177,8 +178,8 @@ class Models:
     policy: LanguageModel
     frozen: LanguageModel | None
     """The reference; None: the policy's trunk with its adapters off."""
-    reward: RewardModel
-    """On the trunk of the reference where it is adapters on the SFT model; else a model of its own."""
+    reward: LearnedReward
+    """On the trunk of the reference where it is adapters on the SFT model; else a model of its own, or several."""
 
 
 def load_models(config: RunConfig, rundir: RunDir) -> Models:
