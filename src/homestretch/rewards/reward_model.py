@@ -18,7 +18,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from homestretch.adapters import active_adapter, attach_adapter, is_adapted, write_adapter
+from homestretch.adapters import active_adapter, attach_adapter, is_adapted, restore_adapter, write_adapter
 from homestretch.config import LoRAConfig, RunConfig
 from homestretch.encoding import Codec, pad
 from homestretch.forward import response_batch, response_logprobs, response_states
@@ -46,7 +46,7 @@ _HEAD_FILE = "reward_head.safetensors"
 _SETTINGS_FILE = "reward.json"
 _ADAPTER_DIR = "adapter"
 _ADAPTER = "reward"
-"""The name of the reward's adapter on a shared trunk."""
+"""The name of the paid reward's adapter on a shared trunk."""
 
 
 class RewardHead(nn.Module):
@@ -203,11 +203,32 @@ def build_reward_model(config: RunConfig, sft_dir: Path) -> RewardModel:
 
 def load_reward_model(path: Path, config: RunConfig) -> RewardModel:
     """What `save_reward_model` wrote, ready to score."""
+    model = _load_whole(path, config)
+    freeze(model.model, model.lm.dtype)
+    return model.requires_grad_(False).eval()
+
+
+def resume_reward_model(path: Path, config: RunConfig, sft_dir: Path) -> RewardModel:
+    """The same in full precision, to be trained on as the recipe trains rewards: its adapters, or all of it.
+
+    Where it is adapters on another model than the SFT model, which are written merged, new ones are put on that.
+    """
+    if can_share_trunk(path):
+        model = build_reward_model(config, sft_dir)
+        restore_adapter(model.model, path / _ADAPTER_DIR)
+        if model.head is not None:
+            model.head.load_state_dict(_read_head(path).state_dict())
+        model.calibration = _read_calibration(path)
+        return model
+    model, lora = _load_whole(path, config), config.reward.lora or config.model.lora
+    return _with_lora(model, lora, config.seed) if lora else model
+
+
+def _load_whole(path: Path, config: RunConfig) -> RewardModel:
     has_head = (path / _HEAD_FILE).exists()
     model = _load_with_head(path, config, _read_head(path)) if has_head else _load_classifier(path, config)
     model.calibration = _read_calibration(path)
-    freeze(model.model, model.lm.dtype)
-    return model.requires_grad_(False).eval()
+    return model
 
 
 def can_share_trunk(path: Path) -> bool:
@@ -215,18 +236,18 @@ def can_share_trunk(path: Path) -> bool:
     return (path / _ADAPTER_DIR).is_dir()
 
 
-def attach_reward_model(lm: LanguageModel, path: Path, config: RunConfig) -> RewardModel:
+def attach_reward_model(lm: LanguageModel, path: Path, config: RunConfig, *, name: str = _ADAPTER) -> RewardModel:
     """The same, ready to score, as adapters on the trunk of `lm`, which holds the SFT model's weights: see its `lm`.
 
-    What is trained in that trunk stays so, and the trunk computes as before while nothing is scored. UserError if the
-    adapters are of another model.
+    What is trained in that trunk stays so, and the trunk computes as before while nothing is scored. A trunk may hold
+    several rewards under different names. UserError if the adapters are of another model.
     """
-    model, rest = attach_adapter(lm.model, path / _ADAPTER_DIR, _ADAPTER)
+    model, rest = attach_adapter(lm.model, path / _ADAPTER_DIR, name)
     is_classifier = not (path / _HEAD_FILE).exists()
     head = _head_of({"weight": rest["score.weight"]}) if is_classifier else _read_head(path)
     shared, calibration = replace(lm, model=model), _read_calibration(path)
     return RewardModel(
-        shared, head.requires_grad_(False).to(lm.device), calibration, _budget(config), adapter=_ADAPTER
+        shared, head.requires_grad_(False).to(lm.device), calibration, _budget(config), adapter=name
     ).eval()
 
 

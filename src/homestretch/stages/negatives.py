@@ -17,8 +17,7 @@ from homestretch.metrics.overlap import chrf, rouge_l
 from homestretch.metrics.scoring import MetricContext
 from homestretch.ops.drawing import drawn
 from homestretch.rewards.judged import (
-    ON_POLICY,
-    POSITIVE_MODES,
+    OWN_CLASSES,
     balanced_negatives,
     edited_reference,
     judged_to_row,
@@ -157,7 +156,7 @@ def _by_example(rows: Sequence[Judged]) -> list[Judged]:
 
 def _check_names(modes: Sequence[FailureMode]) -> None:
     for mode in modes:
-        if mode.name in POSITIVE_MODES or mode.name == ON_POLICY:
+        if mode.name in OWN_CLASSES:
             raise UserError(f"failure mode {mode.name!r}: this name is taken by a class of our own: rename it")
 
 
