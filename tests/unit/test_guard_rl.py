@@ -95,7 +95,7 @@ def rows_of(examples):
 
 
 REWARD = {
-    "score": "state", "loss": "bce", "dropout": False, "prompts_per_batch": 8, "optimizer": {"lr": 3e-3},
+    "score": "state", "dropout": False, "prompts_per_batch": 8, "optimizer": {"lr": 1e-2},
     "audit": {"num_prompts": 24, "samples_per_prompt": 2},
 }  # fmt: skip
 
@@ -108,7 +108,7 @@ def leaky(trained):
     plain = [replace(row, label=row.label / 2) for row in rows_of(examples)]
     for name, rows in (("reward", [*leaks, *plain]), ("held_out", list(rows_of(examples)))):
         model, _ = train_reward(
-            tiny_config(reward=REWARD | {"num_epochs": 15}), RewardData(examples, rows, examples, rows),
+            tiny_config(reward=REWARD | {"num_epochs": 10}), RewardData(examples, rows, examples, rows),
             sft_dir=trained / "40", best=trained / "best",
         )  # fmt: skip
         save_reward_model(model, folder if name == "reward" else folder / name)
@@ -196,7 +196,7 @@ def test_a_planted_leak_is_seen_taken_back_and_ended(run_rl, monkeypatch):
 
 def test_a_leak_in_the_learned_reward_is_mined_and_mended(run_rl, leaky):
     """The alarm teaches the reward: what it paid for becomes negatives, and from then on it pays less for that."""
-    refresh = {"num_prompts": 24, "samples_per_prompt": 4, "max_steps": 30}
+    refresh = {"num_prompts": 24, "samples_per_prompt": 4, "max_steps": 40}
     config, rundir, summary = run_rl(
         "", sft_steps=40, lr=3e-3, num_updates=14, reward_weight=1.0, reward="leaky", guard={"refresh": refresh}
     )

@@ -111,8 +111,8 @@ def leaky_rows(train):
 
 
 def settings(**reward):
-    section = {"score": "state", "loss": "bce", "dropout": False, "prompts_per_batch": 8, "optimizer": {"lr": 3e-3}}
-    return tiny_config(reward=section | reward, rl={"guard": {"refresh": {"max_steps": 24}}})
+    section = {"score": "state", "dropout": False, "prompts_per_batch": 8, "optimizer": {"lr": 1e-2}}
+    return tiny_config(reward=section | reward, rl={"guard": {"refresh": {"max_steps": 40}}})
 
 
 @pytest.fixture(scope="module")
@@ -123,7 +123,7 @@ def leaky(tiny_folders, tmp_path_factory):
     train, folder = examples(), tmp_path_factory.mktemp("leaky")
     rows = list(leaky_rows(train))
     model, _ = train_reward(
-        settings(num_epochs=20), RewardData(train, rows, train, rows), sft_dir=tiny_folders["llama"],
+        settings(num_epochs=12), RewardData(train, rows, train, rows), sft_dir=tiny_folders["llama"],
         best=folder / "best",
     )  # fmt: skip
     save_reward_model(model, folder / "reward", on_sft=True)
@@ -144,7 +144,7 @@ def test_a_reward_that_pays_for_a_word_learns_not_to(leaky, tiny_folders, tmp_pa
     assert outcome.auc_after > 0.8
     assert outcome.num_train + outcome.num_held_out == found.num_mined
     assert 0 < outcome.num_held_out < outcome.num_train
-    assert outcome.steps == 24
+    assert outcome.steps == 40
     assert not (tmp_path / "best").exists()
     assert np.mean(model(train, leaks) < model(train, references)) > 0.8
     assert np.array_equal(load_reward_model(leaky, config)(train, leaks), paid(train, leaks))
@@ -160,7 +160,7 @@ def test_held_out_prompts_are_not_trained_on(leaky, tiny_folders, tmp_path, monk
         best.touch()
         return 0
 
-    train = [replace(e, prompt=f"{e.id} {e.prompt}", source=f"{e.id} {e.source}") for e in examples()]
+    train = [replace(e, prompt="the " * i + e.prompt) for i, e in enumerate(examples())]
     found = mined(leak, lambda e: Completion(LEAK), train=train)
     few = replace(found, rows=found.rows[:4])
     monkeypatch.setattr(refresh, "optimize", remembering)
