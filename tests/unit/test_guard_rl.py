@@ -206,8 +206,8 @@ def test_a_leak_in_the_learned_reward_is_mined_and_mended(run_rl, leaky):
     folder = rundir.refresh_dir / "1"
     mined = [row for row in read_jsonl(folder / "mined.jsonl") if row["mode"] == "mined"]
     assert mined[0].keys() == judged_to_row(next(rows_of(named_examples()))).keys()
-    share = np.mean([row["text"].split().count("the") >= 3 for row in mined])
-    assert share > 0.8
+    counts = [row["text"].split().count("the") for row in mined]
+    assert np.mean(counts) > 1.5 * np.mean([e.reference.split().count("the") for e in named_examples()])
     found = read_json(folder / "refresh.json")
     assert found["auc_before"] < 0.5 < found["auc_after"]
     assert found["update"] == alarm["update"]
