@@ -114,7 +114,7 @@ def _sampled(
 
 def _rule(config: RunConfig, splits: Splits) -> Rule:
     context = MetricContext(config, splits.train)
-    modes = build_modes(mode_names(config.negatives), Corpus(splits.train, config.seed))
+    modes = build_modes(mode_names(config.negatives), Corpus(splits.train, config.seed, config.data.entities))
     return Rule(modes, rouge_l(context).scorer, chrf(context).scorer, config.negatives.on_policy)
 
 
