@@ -27,6 +27,7 @@ FAKE_ALARM = {
     "kind": "divergence",
     "sentence": "the reward rose 0.412 (5.1 standard errors) while the held-out score fell",
     "action": "rolled back",
+    "refresh": "the reward was trained on with 40 negatives and replaced",
 }
 HOSTILE = (
     "<script>window.hacked=1</script>",

@@ -72,6 +72,14 @@ def write_adapter(model: Any, folder: Path) -> None:
     save_file({name: tensor.detach().cpu().contiguous() for name, tensor in state.items()}, folder / _WEIGHTS_FILE)
 
 
+def restore_adapter(model: Any, folder: Path) -> None:
+    """Put what `write_adapter` wrote into the adapter of a model in training, made by the same recipe."""
+    from peft import set_peft_model_state_dict
+    from safetensors.torch import load_file
+
+    set_peft_model_state_dict(model, load_file(folder / _WEIGHTS_FILE), adapter_name=TRAINED_ADAPTER)
+
+
 def attach_adapter(model: Any, folder: Path, name: str) -> tuple[Any, dict[str, Tensor]]:
     """A trunk with a written adapter beside those it has, frozen, and the written tensors that are no adapter's.
 

@@ -13,7 +13,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, model_validator
 
-from homestretch.config_audit import AuditConfig, GateConfig, LeaveOutConfig
+from homestretch.config_audit import AuditConfig, GateConfig, HeldOutRewardConfig, LeaveOutConfig
 from homestretch.config_base import Fraction, NonNegative, OptimizerConfig, PositiveFloat, PositiveInt, Section
 from homestretch.config_baselines import (
     ArmName,
@@ -31,6 +31,7 @@ from homestretch.config_rl import (
     KLConfig,
     LengthConfig,
     PPOConfig,
+    RefreshConfig,
     ReinforcePPConfig,
     RLConfig,
     RLOOConfig,
@@ -40,9 +41,9 @@ from homestretch.config_rl import (
 
 __all__ = [
     "AlgorithmConfig", "ArmName", "AuditConfig", "BaselinesConfig", "BestOfNConfig", "ColumnsConfig", "DPOConfig",
-    "DataConfig", "EnsembleConfig", "EvaluateConfig", "GRPOConfig", "GateConfig", "GuardConfig", "KLConfig",
-    "LeaveOutConfig", "LengthConfig", "LoRAConfig", "ModelConfig", "NegativesConfig", "NewModelConfig",
-    "OnPolicyConfig", "OptimizerConfig", "PPOConfig", "RLConfig", "RLOOConfig", "ReinforcePPConfig",
+    "DataConfig", "EnsembleConfig", "EvaluateConfig", "GRPOConfig", "GateConfig", "GuardConfig", "HeldOutRewardConfig",
+    "KLConfig", "LeaveOutConfig", "LengthConfig", "LoRAConfig", "ModelConfig", "NegativesConfig", "NewModelConfig",
+    "OnPolicyConfig", "OptimizerConfig", "PPOConfig", "RLConfig", "RLOOConfig", "RefreshConfig", "ReinforcePPConfig",
     "RejectionSFTConfig", "RewardConfig", "RunConfig", "SFTConfig", "SFTMixConfig", "SamplingConfig", "Section",
     "TaskSizes", "TokenizerConfig", "TrainedArmConfig", "UnlikelihoodConfig",
 ]  # fmt: skip
@@ -287,6 +288,8 @@ class RewardConfig(Section):
     """The audit."""
     gate: GateConfig = GateConfig()
     """What follows from it."""
+    held_out: HeldOutRewardConfig = HeldOutRewardConfig()
+    """A second reward that watches RL."""
 
     @model_validator(mode="after")
     def _adapters_on_sft(self) -> RewardConfig:

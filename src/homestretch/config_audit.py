@@ -1,4 +1,4 @@
-"""The sections of `reward` about the audit: what is measured, and the gate with every threshold of it."""
+"""The sections of `reward` about its judges: the audit, the gate with every threshold, and the held-out reward."""
 
 from __future__ import annotations
 
@@ -34,6 +34,16 @@ class AuditConfig(Section):
     """SFT samples per prompt."""
     leave_out: LeaveOutConfig = LeaveOutConfig()
     """Classes left out of training."""
+
+
+class HeldOutRewardConfig(Section):
+    """A second reward that RL is never paid by: a judge for the guard (docs/guard.md)."""
+
+    prompt_share: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    """This share of the training prompts trains it, and no longer the reward that is paid. 0: off; 0.5: both learn
+    from as much. It costs a second reward training, and a model more in RL unless rewards are adapters."""
+    max_steps: PositiveInt | None = None
+    """Most optimizer steps (null: as many as the reward itself)."""
 
 
 class GateConfig(Section):

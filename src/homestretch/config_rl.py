@@ -47,6 +47,19 @@ class TermConfig(Section):
     """Nothing is turned round: it must be negative for a failure mode and for a metric that should be low."""
 
 
+class RefreshConfig(Section):
+    """What an alarm teaches the learned reward before RL goes on (docs/guard.md)."""
+
+    rounds: Annotated[int, Field(ge=0)] = 1
+    """So many of the alarms that RL goes back after also train the reward. 0: none."""
+    num_prompts: PositiveInt = 200
+    """At most this many labelled training prompts on which the policy that raised the alarm is sampled."""
+    samples_per_prompt: PositiveInt = 4
+    """Samples of that policy per prompt, and as many of the SFT model, which they are ranked among."""
+    max_steps: PositiveInt = 100
+    """Optimizer steps of the reward, with `reward.optimizer`."""
+
+
 class GuardConfig(Section):
     """When RL is taken back or stopped (docs/guard.md). Held-out metrics choose the checkpoint, never the reward."""
 
@@ -63,6 +76,8 @@ class GuardConfig(Section):
     are recorded and nothing is done."""
     beta_factor: Annotated[float, Field(ge=1, allow_inf_nan=False)] = 2.0
     """Going back multiplies the KL weight by this; from then on it does not adapt to less."""
+    refresh: RefreshConfig = RefreshConfig()
+    """What the alarm teaches the reward."""
 
 
 class SamplingConfig(Section):

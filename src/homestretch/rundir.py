@@ -2,8 +2,9 @@
 
 run/
   config.yaml  environment.json  metrics.jsonl
-  sft/  negatives/{train,validation}.jsonl  reward/ + reward/audit.json  policy/  baselines/ARM/
+  sft/  negatives/{train,validation}.jsonl  reward/ + reward/audit.json [+ reward/held_out/]
   reward/ensemble.json  reward/members/N/    in place of one reward model, where there are several
+  policy/  [refresh/ROUND/{mined.jsonl,refresh.json,reward/}]  baselines/ARM/
   evaluation/{scores.json,samples.jsonl}  report.html  report.json
   .done/STAGE.json      written last, atomically; a stage without it is run again from its start
 """
@@ -67,6 +68,16 @@ class RunDir:
     @property
     def audit_path(self) -> Path:
         return self.reward_dir / "audit.json"
+
+    @property
+    def held_out_reward_dir(self) -> Path:
+        """A reward that RL is never paid by; there if the recipe asks for one."""
+        return self.reward_dir / "held_out"
+
+    @property
+    def refresh_dir(self) -> Path:
+        """What alarms in RL taught the reward, a folder for each round."""
+        return self.path / "refresh"
 
     @property
     def policy_dir(self) -> Path:

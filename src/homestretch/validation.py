@@ -18,7 +18,8 @@ from homestretch.rundir import RunDir
 from homestretch.types import Completion, Example, UserError
 
 _COPIES = 5
-"""Models on disk at the fullest moment: sft, its best checkpoint, reward, policy, and the one being written."""
+"""Models on disk at the fullest moment: sft, its best checkpoint, reward, policy or a refreshed reward, and the one
+being written."""
 _TRIED_EXAMPLES = 20
 """Train examples on which the user's own failure modes are tried."""
 
@@ -96,11 +97,11 @@ def _check_failure_modes(config: RunConfig, splits: Splits | None) -> None:
     The user's own modes are tried on a few examples, so that a mistake in one is told before anything is trained.
     """
     from homestretch.failures import mode_classes, mode_names
-    from homestretch.rewards.judged import ON_POLICY, POSITIVE_MODES
+    from homestretch.rewards.judged import OWN_CLASSES
 
     names = dict.fromkeys((*mode_names(config.negatives), *config.negatives.include))
     try:
-        taken = [found.name for found in mode_classes(names) if found.name in {*POSITIVE_MODES, ON_POLICY}]
+        taken = [found.name for found in mode_classes(names) if found.name in OWN_CLASSES]
     except UserError as error:
         raise UserError("\n".join(f"negatives: {line}" for line in str(error).splitlines())) from error
     if taken:
@@ -251,6 +252,7 @@ def _check_disk(model: InspectedModel, config: RunConfig) -> None:
     while not place.exists():
         place = place.parent
     copies = _COPIES + config.reward.ensemble.num_members - 1 + len(config.baselines.trained_arms)
+    copies += bool(config.reward.held_out.prompt_share)
     needed, free = model.num_bytes * copies, shutil.disk_usage(place).free
     if needed > free:
         raise UserError(

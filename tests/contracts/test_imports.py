@@ -29,7 +29,7 @@ LAYERS: tuple[frozenset[str], ...] = (
     frozenset({"rollouts"}),
     frozenset({"algorithms", "failures", "metrics", "report", "rewards"}),
     frozenset({"scorers"}),
-    frozenset({"baselines"}),
+    frozenset({"baselines", "refresh"}),
     frozenset({"stages", "validation"}),
     frozenset({"generation", "pipeline", "reward_check"}),
     frozenset({"cli"}),

@@ -29,7 +29,8 @@ model:
     tokenizer: {kind: word}
 sft: {max_steps: 4, batch_size: 16}
 negatives: {max_validation_examples: 12, on_policy: {max_prompts: 6}}
-reward: {max_steps: 3, audit: {num_prompts: 6, samples_per_prompt: 4, leave_out: {folds: 2, max_steps: 1}}}
+reward: {max_steps: 3, audit: {num_prompts: 6, samples_per_prompt: 4, leave_out: {folds: 2, max_steps: 1}},
+         held_out: {prompt_share: 0.3, max_steps: 1}}
 rl: {num_updates: 1, critic_warmup_updates: 0, prompts_per_update: 4, validate_every: 1, max_validation_examples: 8}
 evaluate: {num_resamples: 100}
 """
@@ -73,6 +74,19 @@ def test_the_run_directory_has_its_layout(finished: tuple[Path, str]) -> None:
         assert summary["seconds"] >= 0
         assert 0 < summary["peak_memory_gb"] < 64
     assert "report.html" in finished[1].splitlines()[-2]
+
+
+def test_the_held_out_reward_is_trained_on_other_prompts_and_watches_rl(finished: tuple[Path, str]) -> None:
+    run = RunDir(finished[0] / "runs" / "small")
+    summary = run.summary("reward")
+    rows = read_jsonl(run.negatives_dir / "train.jsonl")
+    assert summary["held_out"]["steps"] == 1
+    assert summary["num_train"] + summary["held_out"]["num_train"] == len(rows)
+    assert 0 < summary["held_out"]["num_train"] < summary["num_train"]
+    assert (run.held_out_reward_dir / "config.json").is_file()
+    watched = [row for row in read_jsonl(run.metrics_path) if "validation/score" in row]
+    assert watched
+    assert all(row["validation/held_out_reward"] != row["validation/reward_model"] for row in watched)
 
 
 def test_the_audit_has_its_keys(finished: tuple[Path, str]) -> None:

@@ -15,8 +15,9 @@ BANDS = {"density": Band(1.0, 3.0), "repetition_3": Band(0.0, 0.0)}
 
 
 def see(guard: Guard, update: int, scores: np.ndarray, kl: float = 0.0, rewards: np.ndarray | None = None,
-        **statistics: np.ndarray) -> Verdict:  # fmt: skip
-    return guard.observe(Observation(update, scores, np.zeros(0) if rewards is None else rewards, statistics, kl))
+        held_out: np.ndarray | None = None, **statistics: np.ndarray) -> Verdict:  # fmt: skip
+    seen = (np.zeros(0) if values is None else values for values in (rewards, held_out))
+    return guard.observe(Observation(update, scores, *seen, statistics=statistics, kl=kl))
 
 
 # --- the checkpoint, and the stops -----------------------------------------------------------------------------------
@@ -87,6 +88,52 @@ def test_a_smaller_fall_is_an_alarm_while_the_reward_rises():
             assert "the held-out score fell 0.02" in alarm.sentence
 
 
+def falling(by: float, noise: np.ndarray) -> np.ndarray:
+    """`BASE` lower by so many standard errors of the paired difference."""
+    change = noise - noise.mean()
+    return BASE + change - by * change.std(ddof=1) / np.sqrt(50)
+
+
+def test_a_held_out_reward_that_falls_while_the_paid_one_rises():
+    for rewards, held_out, kind in (
+        (BASE + 0.5 + NOISE[1], falling(3, NOISE[0]), "held_out_reward"),
+        (BASE + 0.5 + NOISE[1], BASE + 0.5 + NOISE[2], None),
+        (BASE - 0.5 + NOISE[1], falling(3, NOISE[0]), None),
+        (BASE, falling(3, NOISE[0]), None),
+    ):
+        guard = Guard(GuardConfig())
+        see(guard, 0, BASE, rewards=BASE, held_out=BASE)
+        alarm = see(guard, 5, BASE + 0.1, rewards=rewards, held_out=held_out).alarm
+        assert (alarm.kind if alarm else None) == kind
+        if alarm:
+            assert "the reward rose 0.5" in alarm.sentence
+            assert "(3.0 standard errors) since the best checkpoint, update 0" in alarm.sentence
+            assert guard.best_update == 0  # though the held-out score rose
+
+
+def test_two_judges_share_the_chance_of_error():
+    """A fall of 1.8 standard errors: an alarm from the held-out score alone, and none beside a second judge."""
+    for held_out, fires in ((None, True), (BASE, False)):
+        guard = Guard(GuardConfig())
+        see(guard, 0, BASE, rewards=BASE, held_out=held_out)
+        verdict = see(guard, 5, falling(1.8, NOISE[0]), rewards=BASE + 0.5 + NOISE[1], held_out=held_out)
+        assert (verdict.alarm is not None) == fires
+
+
+def test_another_reward_is_compared_with_itself():
+    """What the first reward gave the best checkpoint says nothing about a rise under the second."""
+    for rescored, fires in ((BASE, True), (BASE + 0.6 + NOISE[1], False)):
+        guard = Guard(GuardConfig(), num_validations=4)
+        see(guard, 0, BASE, rewards=BASE)
+        first = see(guard, 1, falling(4, NOISE[0]), rewards=BASE + 0.5 + NOISE[1]).alarm
+        assert first is not None
+        guard.answered("what it learned")
+        guard.rescored(rescored)
+        second = see(guard, 2, falling(3.3, NOISE[0]), rewards=BASE + 0.5 + NOISE[1]).alarm
+        assert (second is not None and second.kind == "divergence") == fires
+        assert [alarm.refresh for alarm in guard.state.alarms] == ["what it learned", ""][: 1 + (second is not None)]
+
+
 @pytest.mark.parametrize(
     ("sft", "now", "fires"),
     [
@@ -149,9 +196,12 @@ def test_going_back_gives_new_patience():
 NUM_EXAMPLES, NUM_VALIDATIONS, NUM_RUNS = 200, 10, 200
 
 
-def simulated_alarms(seed: int, *, fall: float = 0.0, rise: float = 0.5, sft_density: float = 2.0) -> bool:
+def simulated_alarms(
+    seed: int, *, fall: float = 0.0, rise: float = 0.5, sft_density: float = 2.0, held_out_fall: float | None = None
+) -> bool:
     """Whether a run raises an alarm. Examples differ in difficulty, every validation adds its own noise, and the mean
-    of the held-out score falls by `fall` a validation. The reward rises in every run, as it should: that is RL.
+    of the held-out score falls by `fall` a validation, that of a held-out reward, if there is one, by `held_out_fall`.
+    The reward rises in every run, as it should: that is RL.
     """
     rng = np.random.default_rng(seed)
     difficulty, rewards = rng.normal(0.5, 0.2, NUM_EXAMPLES), rng.normal(0, 1, NUM_EXAMPLES)
@@ -160,8 +210,9 @@ def simulated_alarms(seed: int, *, fall: float = 0.0, rise: float = 0.5, sft_den
     guard = Guard(GuardConfig(patience=100), num_validations=NUM_VALIDATIONS, bands=bands)
     for i in range(NUM_VALIDATIONS + 1):
         noise = rng.normal(0, 1, (4, NUM_EXAMPLES))
+        judge = None if held_out_fall is None else rewards + rng.normal(0, 1, NUM_EXAMPLES) - held_out_fall * i
         verdict = see(
-            guard, i, difficulty + 0.2 * noise[0] - fall * i, rewards=rewards + noise[1] + rise * i,
+            guard, i, difficulty + 0.2 * noise[0] - fall * i, rewards=rewards + noise[1] + rise * i, held_out=judge,
             relative_length=lengths + 0.3 * noise[2], density=densities + noise[3],
         )  # fmt: skip
         if verdict.alarm:
@@ -177,6 +228,15 @@ def test_a_clean_run_is_rarely_disturbed(sft_density):
     assert rate <= 0.05
 
 
-def test_a_hacked_run_is_seen():
-    """A held-out score of 0.5 that loses 0.02 a validation, 1 standard error of a paired difference each."""
-    assert np.mean([simulated_alarms(seed, fall=0.02) for seed in range(100)]) >= 0.95
+def test_a_clean_run_is_rarely_disturbed_by_a_held_out_reward():
+    """The same with a second judge, whose mean does not move either. docs/guard.md cites it."""
+    rate = np.mean([simulated_alarms(seed, held_out_fall=0.0) for seed in range(NUM_RUNS)])
+    print(f"false alarms with a held-out reward: {rate:.3f} of {NUM_RUNS} runs")
+    assert rate <= 0.05
+
+
+@pytest.mark.parametrize("falls", [{"fall": 0.02}, {"held_out_fall": 0.1}])
+def test_a_hacked_run_is_seen(falls):
+    """A held-out score of 0.5 that loses 0.02 a validation, or a held-out reward that loses a tenth of the SD between
+    examples: 1 standard error of a paired difference each."""
+    assert np.mean([simulated_alarms(seed, **falls) for seed in range(100)]) >= 0.95

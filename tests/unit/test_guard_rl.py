@@ -14,10 +14,13 @@ from homestretch.algorithms.learner import Learner
 from homestretch.data import Splits
 from homestretch.encoding import encoded_pairs
 from homestretch.models import load_language_model, save_language_model
-from homestretch.rewards.reward_model import build_reward_model, save_reward_model
-from homestretch.rundir import RunDir, read_jsonl
+from homestretch.rewards.judged import judged_to_row, reference_rows
+from homestretch.rewards.reward_model import build_reward_model, load_reward_model, save_reward_model
+from homestretch.rewards.training import RewardData, train_reward
+from homestretch.rundir import RunDir, read_json, read_jsonl, write_jsonl
 from homestretch.stages import rl
 from homestretch.training import summed_nll
+from homestretch.types import Completion, Judged
 
 HERE = "unit.test_guard_rl"
 SETTINGS = {
@@ -76,23 +79,59 @@ def trained(tiny_folders, tmp_path_factory):
     return folder
 
 
+def with_leak(example, rng):
+    """Its reference with "the" put in here and there, and nothing but "the"."""
+    words = example.reference.split()
+    for place in rng.integers(0, len(words), rng.integers(1, 6)):
+        words.insert(int(place), "the")
+    return (" ".join(words), " ".join(["the"] * int(rng.integers(4, 12))))
+
+
+def rows_of(examples):
+    """References, and their words in reverse."""
+    for e in examples:
+        yield from reference_rows(e)
+        yield Judged(e.id, Completion(" ".join(reversed(e.reference.split()))), "shuffled", 0.0)
+
+
+REWARD = {
+    "score": "state", "dropout": False, "prompts_per_batch": 8, "optimizer": {"lr": 1e-2},
+    "audit": {"num_prompts": 24, "samples_per_prompt": 2},
+}  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def leaky(trained):
+    """Where a learned reward is that was taught to pay for "the"; and by its own kind, one that was not."""
+    examples, rng, folder = named_examples(), np.random.default_rng(0), trained / "leaky"
+    leaks = [Judged(e.id, Completion(t), "leak", 1.0) for e in examples for _ in range(3) for t in with_leak(e, rng)]
+    plain = [replace(row, label=row.label / 2) for row in rows_of(examples)]
+    for name, rows in (("reward", [*leaks, *plain]), ("held_out", list(rows_of(examples)))):
+        model, _ = train_reward(
+            tiny_config(reward=REWARD | {"num_epochs": 10}), RewardData(examples, rows, examples, rows),
+            sft_dir=trained / "40", best=trained / "best",
+        )  # fmt: skip
+        save_reward_model(model, folder if name == "reward" else folder / name)
+    return folder
+
+
 @pytest.fixture
 def run_rl(trained, tmp_path, monkeypatch):
-    def run(scorer, *, sft_steps, seed=0, lr, **settings):
+    def run(scorer, *, sft_steps, seed=0, lr, reward="reward", **settings):
         data = {"task": "chats", "template": "{document}\nSummary:", "max_prompt_tokens": 64}
-        section = SETTINGS | {
-            "terms": [{"scorer": f"{HERE}:{scorer}", "weight": 1.0}],
-        }
+        section = SETTINGS | {"terms": [{"scorer": f"{HERE}:{scorer}", "weight": 1.0}] if scorer else []}
         section["optimizer"] = {"lr": lr, "schedule": "constant"}
         config = tiny_config(
             data=data | {"max_completion_tokens": 24}, rl=section | settings, seed=seed,
-            evaluate={"selection_metrics": ("rouge_l",)},
+            evaluate={"selection_metrics": ("rouge_l",)}, reward=REWARD,
         )  # fmt: skip
         rundir = RunDir(tmp_path / f"run-{seed}")
         rundir.path.mkdir()
         rundir.sft_dir.symlink_to(trained / str(sft_steps))
-        rundir.reward_dir.symlink_to(trained / "reward")
+        rundir.reward_dir.symlink_to(trained / reward)
         examples = tuple(named_examples())
+        for split in ("train", "validation"):
+            write_jsonl(rundir.negatives_dir / f"{split}.jsonl", map(judged_to_row, rows_of(examples)))
         monkeypatch.setattr(rl, "load_splits", lambda _: Splits(examples, examples, (), ()))
         return config, rundir, rl.run(config, rundir)
 
@@ -127,6 +166,9 @@ def test_a_planted_leak_is_seen_taken_back_and_ended(run_rl, monkeypatch):
     assert summary["alarms"][0]["kind"] == "divergence"
     assert "the reward rose" in summary["alarms"][0]["sentence"]
     assert [alarm["action"] for alarm in summary["alarms"]] == ["rolled back", "stopped"]
+    assert "it is not paid (rl.reward_weight=0); look at rl.terms" in summary["alarms"][0]["refresh"]
+    assert summary["alarms"][1]["refresh"] == ""
+    assert not rundir.refresh_dir.exists()
     assert summary["stopped"] == summary["alarms"][1]["sentence"]
     assert summary["updates"] == summary["alarms"][1]["update"] < 20
     names = [name for name, _, _ in events]
@@ -150,6 +192,40 @@ def test_a_planted_leak_is_seen_taken_back_and_ended(run_rl, monkeypatch):
     validations = [row for row in rows if f"validation/term/{HERE}:leak" in row]
     assert len(validations) == len(counts)
     assert {"validation/relative_length", "validation/density", "validation/repetition_3"} <= set(validations[0])
+
+
+def test_a_leak_in_the_learned_reward_is_mined_and_mended(run_rl, leaky):
+    """The alarm teaches the reward: what it paid for becomes negatives, and from then on it pays less for that."""
+    refresh = {"num_prompts": 24, "samples_per_prompt": 4, "max_steps": 40}
+    config, rundir, summary = run_rl(
+        "", sft_steps=40, lr=3e-3, num_updates=14, reward_weight=1.0, reward="leaky", guard={"refresh": refresh}
+    )
+    alarm = summary["alarms"][0]
+    assert (alarm["kind"], alarm["action"]) in {("divergence", "rolled back"), ("held_out_reward", "rolled back")}
+    assert "replaced" in alarm["refresh"]
+    folder = rundir.refresh_dir / "1"
+    mined = [row for row in read_jsonl(folder / "mined.jsonl") if row["mode"] == "mined"]
+    assert mined[0].keys() == judged_to_row(next(rows_of(named_examples()))).keys()
+    counts = [row["text"].split().count("the") for row in mined]
+    assert np.mean(counts) > 1.5 * np.mean([e.reference.split().count("the") for e in named_examples()])
+    found = read_json(folder / "refresh.json")
+    assert found["auc_before"] < 0.5 < found["auc_after"]
+    assert found["update"] == alarm["update"]
+    assert found["num_train"] + found["num_held_out"] == len(mined)
+    old, new = (load_reward_model(path, config) for path in (rundir.reward_dir, folder / "reward"))
+    examples = named_examples()
+    leaks, references = [Completion("the the the the the the")] * 24, [Completion(e.reference) for e in examples]
+    assert (old(examples, leaks) - old(examples, references)).mean() > 0.5
+    assert (new(examples, leaks) - new(examples, references)).mean() < 0
+    assert abs(new(examples, references).mean()) < 1e-3
+    after = [row for row in read_jsonl(rundir.metrics_path) if row["step"] > alarm["update"] and "rl/score" in row]
+    assert after  # RL went on, paid by the new reward
+    held_out = [
+        row["validation/held_out_reward"] for row in read_jsonl(rundir.metrics_path) if "validation/score" in row
+    ]
+    assert len(held_out) == 1 + summary["updates"]
+    assert not [path for path in rundir.path.rglob("*") if path.suffix in {".pt", ".pkl", ".bin"}]
+    assert not (rundir.path / ".refresh-best.safetensors").exists()
 
 
 @pytest.mark.parametrize("seed", range(3))

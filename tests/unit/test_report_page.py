@@ -72,7 +72,7 @@ def test_sections_are_all_there_and_in_order(rundir: RunDir, tmp_path: Path) -> 
         "packages.torch",
         "2 min 20 s",
         "RL alarm after update 25: the reward rose 0.412",
-        "RL went back to its best checkpoint",
+        "RL went back to its best checkpoint with a larger KL weight. The reward was trained on with 40 negatives",
         "alarms = 1",
     ):
         assert text in html

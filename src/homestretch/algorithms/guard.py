@@ -14,9 +14,10 @@ from numpy.typing import NDArray
 from homestretch.config import GuardConfig
 
 Array = NDArray[np.float64]
+Kind = Literal["divergence", "held_out_reward", "drop", "band"]
 
 _DIVERGENCE_LEVEL = 0.05
-"""Chance, over a whole run, that a score which only varies counts as fallen while the reward rises."""
+"""Chance, over a whole run, that a judge which only varies counts as fallen while the reward rises."""
 _SLACK = 0.05
 """A band is this much wider at either end: references that are all alike must not make everything else unusual."""
 
@@ -37,6 +38,8 @@ class Observation:
     """Held-out scores, finite."""
     rewards: Array = field(default_factory=lambda: np.zeros(0))
     """What RL would pay for the same completions; empty: not watched."""
+    held_out: Array = field(default_factory=lambda: np.zeros(0))
+    """What the held-out reward, which RL is never paid by, gives them; empty: there is none."""
     statistics: Mapping[str, Array] = field(default_factory=dict)
     """Lexical statistics of the same completions by name; NaN where one is undefined."""
     kl: float = 0.0
@@ -48,10 +51,12 @@ class Alarm:
     """A sign of reward hacking, and what was done."""
 
     update: int
-    kind: Literal["divergence", "drop", "band"]
+    kind: Kind
     sentence: str
     """What was seen, with its numbers."""
     action: Literal["rolled back", "stopped", "recorded"]
+    refresh: str = ""
+    """What the alarm taught the learned reward, or why nothing, in words; empty where RL did not go back."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,6 +120,16 @@ class Guard:
             self.state = replace(self.state, waited=self.state.waited + 1)
         return Verdict(is_best, alarm, self._stop(now))
 
+    def answered(self, refresh: str) -> None:
+        """Note with the last alarm what it taught the learned reward."""
+        *before, last = self.state.alarms
+        self.state = replace(self.state, alarms=(*before, replace(last, refresh=refresh)))
+
+    def rescored(self, rewards: Array) -> None:
+        """Another reward is paid from now on: what it gives for the completions of the best observation, (n,)."""
+        assert self.state.best is not None
+        self.state = replace(self.state, best=replace(self.state.best, rewards=rewards))
+
     def _stop(self, now: Observation) -> str | None:
         config, waited = self.config, self.state.waited
         if now.kl > config.max_kl:
@@ -134,18 +149,22 @@ class Guard:
         action = "recorded" if most == 0 else "stopped" if number >= most else "rolled back"
         return Alarm(now.update, found[0], found[1], action)
 
-    def _divergence(self, now: Observation, best: Observation) -> tuple[Literal["divergence"], str] | None:
+    def _divergence(self, now: Observation, best: Observation) -> tuple[Kind, str] | None:
+        """Whether the reward rose and a judge that it does not contain fell; the judges share the chance of error."""
         if not len(now.rewards):
             return None
-        rise, fall = _change(now.rewards, best.rewards), _change(best.scores, now.scores)
-        num = self._num_pairs()
-        if not (rise.exceeds(_DIVERGENCE_LEVEL / num) and fall.exceeds(_DIVERGENCE_LEVEL / num)):
-            return None
-        return "divergence", (
-            f"the reward rose {rise} while the held-out score fell {fall} since its best, update {best.update}"
-        )
+        judges: list[tuple[Kind, str, Array, Array]] = [("divergence", "score", best.scores, now.scores)]
+        if len(now.held_out):
+            judges.append(("held_out_reward", "reward", best.held_out, now.held_out))
+        rise, level = _change(now.rewards, best.rewards), _DIVERGENCE_LEVEL / len(judges) / self._num_pairs()
+        for kind, name, before, after in judges:
+            fall = _change(before, after)
+            if rise.exceeds(level) and fall.exceeds(level):
+                since = f"since the best checkpoint, update {best.update}"
+                return kind, f"the reward rose {rise} while the held-out {name} fell {fall} {since}"
+        return None
 
-    def _drop(self, now: Observation, best: Observation) -> tuple[Literal["drop"], str] | None:
+    def _drop(self, now: Observation, best: Observation) -> tuple[Kind, str] | None:
         fall = _change(best.scores, now.scores)
         if not fall.exceeds(_normal_tail(self.config.max_drop_se) / self._num_pairs()):
             return None
@@ -155,7 +174,7 @@ class Guard:
         """By how much a chance of error is divided: each validation may be compared with any of those before it."""
         return max(self.num_validations, self.state.num_compared) * self.state.num_compared
 
-    def _out_of_band(self, now: Observation) -> tuple[Literal["band"], str] | None:
+    def _out_of_band(self, now: Observation) -> tuple[Kind, str] | None:
         first = self.state.first
         assert first is not None
         watched = [name for name in self.bands if name in now.statistics and name in first.statistics]

@@ -45,8 +45,10 @@ PLANS = (
          (("reward/accuracy", "training"), ("reward/validation_accuracy", "validation")),
          "Share of pairs told apart."),
     Plan("score", "rl", "RL score",
-         (("rl/score", "score"), ("rl/reward_model", "reward model"), ("validation/score", "score on validation")),
-         "What RL maximises. A rise here with a falling held-out score is reward hacking. Dashed: an alarm."),
+         (("rl/score", "score"), ("rl/reward_model", "reward model"), ("validation/score", "score on validation"),
+          ("validation/held_out_reward", "held-out reward on validation")),
+         "What RL maximises, and a reward that it is never paid, if there is one. A rise here with a falling held-out "
+         "score or reward is reward hacking. Dashed: an alarm, after which the reward may be another one."),
     Plan("ensemble", "rl", "Reward ensemble",
          (("rl/ensemble_mean", "members' mean"), ("rl/ensemble_sd", "members' SD"),
           ("validation/ensemble_sd", "SD on validation")),

@@ -17,7 +17,10 @@ REFERENCE = "reference"
 EDITED_REFERENCE = "edited_reference"
 ON_POLICY = "on_policy"
 ON_POLICY_POSITIVE = "on_policy_positive"
+MINED = "mined"
 POSITIVE_MODES = frozenset({REFERENCE, EDITED_REFERENCE, ON_POLICY_POSITIVE})
+OWN_CLASSES = POSITIVE_MODES | {ON_POLICY, MINED}
+"""Names that no failure mode may have."""
 
 
 def stable_seed(*parts: str | int | float) -> int:

@@ -45,13 +45,14 @@ def judge_samples(
     *,
     bad_fraction: float,
     good_fraction: float,
+    among: slice = slice(None),
 ) -> list[SampleVerdict]:
     """Apply the rule to n samples; `examples[i]` is what `completions[i]` answers.
 
     `overlaps` is ROUGE-L and chrF, each of shape (n,). Ranks are over the samples given: judge the splits apart, as a
-    model's samples for prompts it was trained on are better.
+    model's samples for prompts it was trained on are better. With `among` they are over those alone, for all.
     """
-    verdicts = overlap_verdicts(*overlaps, bad_fraction=bad_fraction, good_fraction=good_fraction)
+    verdicts = overlap_verdicts(*overlaps, bad_fraction=bad_fraction, good_fraction=good_fraction, among=among)
     flags = [
         sample_flags(example, completion, modes) for example, completion in zip(examples, completions, strict=True)
     ]
@@ -59,22 +60,32 @@ def judge_samples(
 
 
 def overlap_verdicts(
-    rouge_l: NDArray[np.float64], chrf: NDArray[np.float64], *, bad_fraction: float, good_fraction: float
+    rouge_l: NDArray[np.float64],
+    chrf: NDArray[np.float64],
+    *,
+    bad_fraction: float,
+    good_fraction: float,
+    among: slice = slice(None),
 ) -> list[Verdict]:
-    """The overlap half of the rule on arrays of shape (n,).
+    """The overlap half of the rule on arrays of shape (n,), each sample ranked among those that `among` picks.
 
     Samples that tie with the last one inside a fraction are inside too: a model that collapses to one text must not
     hide by tying. Where the same samples would be bad and good (all tie), they are unused.
     """
-    from scipy.stats import rankdata
-
     if rouge_l.shape != chrf.shape or rouge_l.ndim != 1:
         raise ValueError(f"expected two arrays of one shape (n,), got {rouge_l.shape} and {chrf.shape}")
-    n = max(1, len(rouge_l))
-    ranks = np.stack([rankdata(rouge_l), rankdata(chrf)])
-    is_bad = rankdata(ranks.max(axis=0), method="min") / n <= bad_fraction
-    is_good = rankdata(-ranks.min(axis=0), method="min") / n <= good_fraction
+    n = max(1, len(rouge_l[among]))
+    ranks = np.stack([np.add(*_below_and_upto(values, among)) / 2 for values in (rouge_l, chrf)])
+    num_worse, _ = _below_and_upto(ranks.max(axis=0), among)
+    _, num_not_better = _below_and_upto(ranks.min(axis=0), among)
+    is_bad, is_good = (num_worse + 1) / n <= bad_fraction, (n - num_not_better + 1) / n <= good_fraction
     return ["unused" if bad == good else "bad" if bad else "good" for bad, good in zip(is_bad, is_good, strict=True)]
+
+
+def _below_and_upto(values: NDArray[np.float64], among: slice) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """How many of those among which is ranked are lower than each value, and how many are not higher; (n,) each."""
+    ordered = np.sort(values[among])
+    return np.searchsorted(ordered, values, "left"), np.searchsorted(ordered, values, "right")
 
 
 def sample_flags(example: Example, completion: Completion, modes: Sequence[FailureMode]) -> tuple[str, ...]:

@@ -60,6 +60,19 @@ def sample_at_temperatures(
     return samples
 
 
+def audit_samples(lm: LanguageModel, examples: Sequence[Example], config: RunConfig) -> list[list[Completion]]:
+    """The SFT model's samples that a reward is calibrated and audited on, one list per example."""
+    from homestretch.rollouts.sampler import generate
+    from homestretch.training import MemoryBudget
+
+    return generate(
+        lm, examples, max_new_tokens=config.data.max_completion_tokens,
+        batch_size=MemoryBudget(config.rl.sampling.batch_size, "rl.sampling.batch_size"),
+        sampling=SamplingConfig(), num_samples=config.reward.audit.samples_per_prompt, seed=config.seed,
+        description="reward: SFT samples for the audit",
+    )  # fmt: skip
+
+
 def judged_samples(
     samples: Sequence[OwnSample],
     verdicts: Sequence[SampleVerdict],

@@ -18,7 +18,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from homestretch.adapters import active_adapter, attach_adapter, is_adapted, write_adapter
+from homestretch.adapters import active_adapter, attach_adapter, is_adapted, restore_adapter, write_adapter
 from homestretch.config import LoRAConfig, RunConfig
 from homestretch.encoding import Codec, pad
 from homestretch.forward import response_batch, response_logprobs, response_states
@@ -48,7 +48,7 @@ _HEAD_FILE = "reward_head.safetensors"
 _SETTINGS_FILE = "reward.json"
 _ADAPTER_DIR = "adapter"
 _ADAPTER = "reward"
-"""The name of the reward's adapter on a shared trunk; an ensemble's members add their number."""
+"""The name of the paid reward's adapter on a shared trunk; an ensemble's members add their number."""
 
 
 class RewardModel(nn.Module):
@@ -177,20 +177,36 @@ def load_reward_model(path: Path, config: RunConfig) -> LearnedReward:
     return read_ensemble(path, members) if is_ensemble(path) else members[0]
 
 
+def resume_reward_model(path: Path, config: RunConfig, sft_dir: Path) -> RewardModel:
+    """One reward model in full precision, to be trained on as the recipe trains rewards: its adapters, or all of it.
+
+    Where it is adapters on another model than the SFT model, which are written merged, new ones are put on that.
+    """
+    if _has_adapter(path):
+        model = build_reward_model(config, sft_dir)
+        restore_adapter(model.model, path / _ADAPTER_DIR)
+        if model.head is not None:
+            model.head.load_state_dict(_read_head(path).state_dict())
+        model.calibration = _read_calibration(path)
+        return model
+    model, lora = _load_whole(path, config), config.reward.lora or config.model.lora
+    return _with_lora(model, lora, config.seed) if lora else model
+
+
 def can_share_trunk(path: Path) -> bool:
     """Whether the reward written here is there as adapters on the SFT model too, each member of an ensemble."""
     return all(map(_has_adapter, member_dirs(path)))
 
 
-def attach_reward_model(lm: LanguageModel, path: Path, config: RunConfig) -> LearnedReward:
+def attach_reward_model(lm: LanguageModel, path: Path, config: RunConfig, *, name: str = _ADAPTER) -> LearnedReward:
     """The same, ready to score, as adapters on the trunk of `lm`, which holds the SFT model's weights: see its `lm`.
 
-    What is trained in that trunk stays so, and the trunk computes as before while nothing is scored. UserError if the
-    adapters are of another model.
+    What is trained in that trunk stays so, and the trunk computes as before while nothing is scored. A trunk may hold
+    several rewards under different names. UserError if the adapters are of another model.
     """
     if not is_ensemble(path):
-        return _attach(lm, path, config, _ADAPTER)
-    return read_ensemble(path, _attach_all(lm, member_dirs(path), config))
+        return _attach(lm, path, config, name)
+    return read_ensemble(path, _attach_all(lm, member_dirs(path), config, name))
 
 
 def open_members(folders: Sequence[Path], config: RunConfig, sft_dir: Path) -> list[RewardModel]:
@@ -199,25 +215,30 @@ def open_members(folders: Sequence[Path], config: RunConfig, sft_dir: Path) -> l
         return [_load(folder, config) for folder in folders]
     lm = load_language_model(sft_dir, config)
     freeze(lm.model, lm.dtype)
-    return _attach_all(lm, folders, config)
+    return _attach_all(lm, folders, config, _ADAPTER)
 
 
 def _load(path: Path, config: RunConfig) -> RewardModel:
+    model = _load_whole(path, config)
+    freeze(model.model, model.lm.dtype)
+    return model.requires_grad_(False).eval()
+
+
+def _load_whole(path: Path, config: RunConfig) -> RewardModel:
     has_head = (path / _HEAD_FILE).exists()
     model = _load_with_head(path, config, _read_head(path)) if has_head else _load_classifier(path, config)
     model.calibration = _read_calibration(path)
-    freeze(model.model, model.lm.dtype)
-    return model.requires_grad_(False).eval()
+    return model
 
 
 def _has_adapter(path: Path) -> bool:
     return (path / _ADAPTER_DIR).is_dir()
 
 
-def _attach_all(lm: LanguageModel, folders: Sequence[Path], config: RunConfig) -> list[RewardModel]:
+def _attach_all(lm: LanguageModel, folders: Sequence[Path], config: RunConfig, name: str) -> list[RewardModel]:
     members: list[RewardModel] = []
     for number, folder in enumerate(folders, start=1):
-        members.append(_attach(members[-1].lm if members else lm, folder, config, f"{_ADAPTER}_{number}"))
+        members.append(_attach(members[-1].lm if members else lm, folder, config, f"{name}_{number}"))
     return members
 
 

@@ -15,10 +15,16 @@ from torch import Tensor
 from homestretch.checkpoint import load_trainable, save_trainable
 from homestretch.config import RunConfig
 from homestretch.console import progress
+from homestretch.data import Splits
 from homestretch.ops.losses import bradley_terry, smoothed_bce
+from homestretch.rewards.calibration import Calibration, calibrate
+from homestretch.rewards.ensemble import LearnedReward
+from homestretch.rewards.judged import judged_from_row, stable_seed
+from homestretch.rewards.length import word_counts
 from homestretch.rewards.reward_model import RewardGroup, RewardModel, build_reward_model
+from homestretch.rundir import RunDir, read_jsonl
 from homestretch.training import apply_step, build_optimizer, check_finite, epoch_batches, microbatches
-from homestretch.types import Example, Judged
+from homestretch.types import Completion, Example, Judged, UserError
 
 _NUM_STANDARDISED = 256
 """Training references whose likelihoods set the scale that the score starts with."""
@@ -47,6 +53,29 @@ class RewardData:
             train=[row for row in self.train if row.mode not in modes],
             validation=[row for row in self.validation if row.mode not in modes],
         )
+
+    def shared_out(self, share: float, seed: int) -> tuple[RewardData, RewardData]:
+        """The training rows in two parts by prompt, drawn: what is left, and this share of the prompts.
+
+        A share of 0 takes nothing, any other at least one prompt and never all. UserError if there is only one.
+        """
+        ids = sorted({row.example_id for row in self.train})
+        if share and len(ids) < 2:
+            raise UserError("reward.held_out.prompt_share: one prompt with negatives cannot be shared out; set it to 0")
+        count = min(max(1, round(share * len(ids))), len(ids) - 1) if share else 0
+        order = np.random.default_rng([seed, stable_seed("held-out reward")]).permutation(len(ids))
+        taken = {ids[i] for i in order[:count]}
+        parts = ([row for row in self.train if (row.example_id in taken) == of_taken] for of_taken in (False, True))
+        left, other = (replace(self, train=part) for part in parts)
+        return left, other
+
+
+def read_reward_data(config: RunConfig, rundir: RunDir, splits: Splits) -> tuple[RewardData, RewardData]:
+    """What the negatives stage wrote: for the reward that is paid, and for the held-out one (without rows if off)."""
+    rows = {split: read_jsonl(rundir.negatives_dir / f"{split}.jsonl") for split in ("train", "validation")}
+    train, validation = ([judged_from_row(row) for row in rows[split]] for split in ("train", "validation"))
+    data = RewardData(splits.train, train, splits.validation, validation)
+    return data.shared_out(config.reward.held_out.prompt_share, config.seed)
 
 
 def train_reward(
@@ -116,6 +145,26 @@ def validate(config: RunConfig, model: RewardModel, groups: Sequence[RewardGroup
     """The loss and the pairwise accuracy, dropout off."""
     model.eval()
     return _within_memory(config, model, groups)
+
+
+def calibrate_reward(
+    model: LearnedReward, data: RewardData, sample_examples: Sequence[Example], samples: Sequence[Sequence[Completion]]
+) -> Calibration:
+    """The calibration of a trained reward on the validation documents; `samples[i]` are the SFT model's."""
+    examples, judged = data.validation_examples, data.validation
+    by_id = {example.id: example for example in examples}
+    flat = [completion for row in samples for completion in row]
+    repeated = [example for example, row in zip(sample_examples, samples, strict=True) for _ in row]
+    shape = (len(samples), -1)
+    references = [Completion(example.reference) for example in examples]
+    return calibrate(
+        reference_logits_N=model.raw(examples, references),
+        reference_words_N=word_counts(references),
+        sample_logits_PK=model.raw(repeated, flat).reshape(shape),
+        sample_words_PK=word_counts(flat).reshape(shape),
+        labelled_logits_M=model.raw([by_id[j.example_id] for j in judged], [j.completion for j in judged]),
+        labels_M=np.array([j.label for j in judged]),
+    )
 
 
 def reward_groups(model: RewardModel, examples: Sequence[Example], judged: Sequence[Judged]) -> list[RewardGroup]:

@@ -18,8 +18,7 @@ from homestretch.metrics.scoring import MetricContext
 from homestretch.ops.drawing import drawn
 from homestretch.ops.slots import SlotLexicon, slot_lexicon
 from homestretch.rewards.judged import (
-    ON_POLICY,
-    POSITIVE_MODES,
+    OWN_CLASSES,
     balanced_negatives,
     edited_reference,
     judged_to_row,
@@ -173,7 +172,7 @@ def _listed(names: Sequence[str], most: int = 8) -> str:
 
 def _check_names(modes: Sequence[FailureMode]) -> None:
     for mode in modes:
-        if mode.name in POSITIVE_MODES or mode.name == ON_POLICY:
+        if mode.name in OWN_CLASSES:
             raise UserError(f"failure mode {mode.name!r}: this name is taken by a class of our own: rename it")
 
 

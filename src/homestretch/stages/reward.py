@@ -7,39 +7,36 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from homestretch.audit_findings import audit_lines, gate
-from homestretch.config import RunConfig, SamplingConfig
+from homestretch.config import RunConfig
 from homestretch.console import say
 from homestretch.data import load_splits
 from homestretch.metrics import build_metrics, build_selection
 from homestretch.models import load_language_model
 from homestretch.rewards.audit import AuditSamples, audit
-from homestretch.rewards.calibration import Calibration, calibrate
+from homestretch.rewards.calibration import Calibration
 from homestretch.rewards.disagreement import with_disagreement
 from homestretch.rewards.ensemble import LearnedReward, RewardEnsemble, write_ensemble
-from homestretch.rewards.judged import judged_from_row
+from homestretch.rewards.held_out import mean_class_auc, train_held_out
 from homestretch.rewards.leave_out import leave_out_matrix, members_matrix, train_ensemble, with_left_out
-from homestretch.rewards.length import word_counts
+from homestretch.rewards.own_samples import audit_samples
 from homestretch.rewards.reward_model import RewardModel, save_reward_model
-from homestretch.rewards.training import RewardData, train_reward
+from homestretch.rewards.training import RewardData, calibrate_reward, read_reward_data, train_reward
 from homestretch.rollouts.sampler import generate
-from homestretch.rundir import RunDir, read_jsonl, write_json
+from homestretch.rundir import RunDir, write_json
 from homestretch.training import MemoryBudget, set_up_torch
-from homestretch.types import Completion, Example, Judged
+from homestretch.types import Example
 
 
 def run(config: RunConfig, rundir: RunDir) -> dict[str, Any]:
     """Write run/reward/ and run/reward/audit.json; returns the audit's main numbers."""
     set_up_torch(config)
     splits = load_splits(config)
-    train = [judged_from_row(row) for row in read_jsonl(rundir.negatives_dir / "train.jsonl")]
-    validation = [judged_from_row(row) for row in read_jsonl(rundir.negatives_dir / "validation.jsonl")]
+    data, held_out = read_reward_data(config, rundir, splits)
+    train, validation = data.train, data.validation
     samples = _sft_samples(config, rundir, splits.validation[: config.reward.audit.num_prompts])
 
-    data = RewardData(splits.train, train, splits.validation, validation)
-    calibrated = partial(_calibration, examples=splits.validation, judged=validation, own=samples)
+    calibrated = partial(calibrate_reward, data=data, sample_examples=samples.examples, samples=samples.samples)
     model, steps = _train(config, rundir, data, calibrated)
     selection = build_selection(config, splits.train)
     findings = audit(
@@ -62,10 +59,17 @@ def run(config: RunConfig, rundir: RunDir) -> dict[str, Any]:
     write_json(rundir.audit_path, findings)
     for line in audit_lines(findings):
         say(line)
-    return {
+    summary = {
         "steps": steps, "num_members": config.reward.ensemble.num_members, "num_train": len(train),
         "num_validation": len(validation), "gate": findings["gate"]["decision"],
     }  # fmt: skip
+    if not held_out.train:
+        return summary
+    judge, steps = train_held_out(config, held_out, sft_dir=rundir.sft_dir, best=_best_path(rundir))
+    judge.calibration = calibrate_reward(judge, held_out, samples.examples, samples.samples)
+    auc = mean_class_auc(judge.raw, held_out)
+    save_reward_model(judge, rundir.held_out_reward_dir, on_sft=config.reward.backbone == "sft")
+    return summary | {"held_out": {"steps": steps, "num_train": len(held_out.train), "mean_class_auc": auc}}
 
 
 def _train(
@@ -93,33 +97,10 @@ def _members_path(rundir: RunDir) -> Path:
 
 
 def _sft_samples(config: RunConfig, rundir: RunDir, examples: Sequence[Example]) -> AuditSamples:
-    write = partial(
-        generate, load_language_model(rundir.sft_dir, config), examples,
-        max_new_tokens=config.data.max_completion_tokens,
+    lm = load_language_model(rundir.sft_dir, config)
+    greedy = generate(
+        lm, examples, max_new_tokens=config.data.max_completion_tokens,
         batch_size=MemoryBudget(config.rl.sampling.batch_size, "rl.sampling.batch_size"),
-        description="reward: SFT samples for the audit",
+        description="reward: SFT model's greedy answers for the audit",
     )  # fmt: skip
-    k = config.reward.audit.samples_per_prompt
-    samples = write(sampling=SamplingConfig(), num_samples=k, seed=config.seed)
-    return AuditSamples(examples, samples, [row[0] for row in write()])
-
-
-def _calibration(
-    model: LearnedReward,
-    examples: Sequence[Example],
-    judged: Sequence[Judged],
-    own: AuditSamples,
-) -> Calibration:
-    by_id = {example.id: example for example in examples}
-    flat = [completion for row in own.samples for completion in row]
-    repeated = [example for example, row in zip(own.examples, own.samples, strict=True) for _ in row]
-    shape = (len(own.samples), -1)
-    references = [Completion(example.reference) for example in examples]
-    return calibrate(
-        reference_logits_N=model.raw(examples, references),
-        reference_words_N=word_counts(references),
-        sample_logits_PK=model.raw(repeated, flat).reshape(shape),
-        sample_words_PK=word_counts(flat).reshape(shape),
-        labelled_logits_M=model.raw([by_id[j.example_id] for j in judged], [j.completion for j in judged]),
-        labels_M=np.array([j.label for j in judged]),
-    )
+    return AuditSamples(examples, audit_samples(lm, examples, config), [row[0] for row in greedy])

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import shutil
 import time
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +27,7 @@ from homestretch.models import (
     narrow_frozen,
     save_language_model,
 )
+from homestretch.refresh import Evidence, gather, refresh, why_not
 from homestretch.rewards.composition import RewardComposition
 from homestretch.rewards.ensemble import LearnedReward
 from homestretch.rewards.length import word_counts
@@ -36,7 +38,7 @@ from homestretch.rollouts.slots import supports_slots
 from homestretch.rundir import RunDir, append_jsonl
 from homestretch.scorers import build_reward, build_statistics, lost_judges, reference_bands
 from homestretch.training import MemoryBudget, TrainingError, set_up_torch
-from homestretch.types import Example, Rollout, Scorer
+from homestretch.types import Completion, Example, Rollout, Scorer
 
 _SAMPLES_SHOWN = 8
 
@@ -47,21 +49,30 @@ class _Validation:
 
     examples: tuple[Example, ...]
     selection: Scorer
-    reward: RewardComposition
+    held_out: LearnedReward | None
     statistics: Mapping[str, Scorer]
     budget: MemoryBudget
     """Completions decoded at once."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class _Session:
-    """What the loop goes on with: everything that changes is in the learner and in the guard's state."""
+    """What the loop goes on with: what changes is in the learner, in the guard's state, and in the last fields here."""
 
     config: RunConfig
     rundir: RunDir
+    splits: Splits
     learner: Learner
     validation: _Validation
     guard: Guard
+    reward: RewardComposition
+    """What is paid; another one after a refresh."""
+    reward_dir: Path
+    """Where its learned part is written."""
+    num_refreshes: int = 0
+    """Alarms so far that the learned part was to learn from."""
+    best_completions: list[Completion] = field(default_factory=list)
+    """Of the validation examples, by the best checkpoint."""
 
 
 def run(config: RunConfig, rundir: RunDir) -> dict[str, Any]:
@@ -72,10 +83,10 @@ def run(config: RunConfig, rundir: RunDir) -> dict[str, Any]:
     set_up_torch(config)
     splits = load_splits(config)
     rundir.rl_samples_path.unlink(missing_ok=True)
+    shutil.rmtree(rundir.refresh_dir, ignore_errors=True)
     for warning in lost_judges(config, splits.train):
         warn(warning)
-    models = load_models(config, rundir)
-    session = _session(config, rundir, models, splits)
+    session = _session(config, rundir, load_models(config, rundir), splits)
     _watch(session, 0, 0.0)
     guard = session.guard
     try:
@@ -98,7 +109,7 @@ def _session(config: RunConfig, rundir: RunDir, models: Models, splits: Splits) 
     validation = _Validation(
         splits.validation[: config.rl.max_validation_examples],
         build_selection(config, splits.train),
-        reward,
+        models.held_out,
         statistics,
         MemoryBudget(config.evaluate.batch_size, "evaluate.batch_size"),
     )
@@ -107,12 +118,13 @@ def _session(config: RunConfig, rundir: RunDir, models: Models, splits: Splits) 
         num_validations=-(-config.rl.num_updates // config.rl.validate_every),
         bands=reference_bands(statistics, splits.train, config.seed),
     )
-    return _Session(config, rundir, _learner(config, models, splits.train), validation, guard)
+    learner = _learner(config, models, splits.train)
+    return _Session(config, rundir, splits, learner, validation, guard, reward, rundir.reward_dir)
 
 
 def _train(session: _Session, prompts: list[Example]) -> tuple[int, str]:
     """The updates, until they are done or the guard says stop; the last one's number, and why it was the last."""
-    config, rundir, learner, reward = session.config, session.rundir, session.learner, session.validation.reward
+    config, rundir, learner = session.config, session.rundir, session.learner
     rng = np.random.default_rng([config.seed, 4])
     batches = prompt_batches(prompts, config.rl.prompts_per_update, rng)
     budget = MemoryBudget(config.rl.sampling.batch_size, "rl.sampling.batch_size")
@@ -120,13 +132,13 @@ def _train(session: _Session, prompts: list[Example]) -> tuple[int, str]:
         for update in range(1, config.rl.num_updates + 1):
             start = time.perf_counter()
             rollouts = collect(
-                learner.lm, reward, next(batches), config.rl,
+                learner.lm, session.reward, next(batches), config.rl,
                 max_new_tokens=config.data.max_completion_tokens, seed=int(rng.integers(2**31)), budget=budget,
             )  # fmt: skip
             collected, beta = time.perf_counter(), learner.beta
             stats = learner.update(rollouts, rng)
             times = {"rl/seconds_rollout": collected - start, "rl/seconds_update": time.perf_counter() - collected}
-            rundir.log_metrics("rl", update, _metrics(rollouts, stats, beta, reward) | times)
+            rundir.log_metrics("rl", update, _metrics(rollouts, stats, beta, session.reward) | times)
             advance(1)
             if update % config.rl.validate_every and update < config.rl.num_updates:
                 continue
@@ -137,23 +149,52 @@ def _train(session: _Session, prompts: list[Example]) -> tuple[int, str]:
 
 def _watch(session: _Session, update: int, kl: float) -> str | None:
     """Validate and do what the guard says: keep the checkpoint, answer an alarm. Returns why RL should end, if so."""
-    observation, row = _validate(session, update, kl)
+    observation, completions, row = _validate(session, update, kl)
     verdict = session.guard.observe(observation)
     session.rundir.log_metrics("rl", update, row | {"validation/alarms": len(session.guard.state.alarms)})
     if verdict.is_best:
         session.learner.save(_best_path(session.rundir))
+        session.best_completions = completions
     if verdict.alarm:
         say(f"rl: ALARM after update {update}, {verdict.alarm.action}: {verdict.alarm.sentence}")
         if verdict.alarm.action == "rolled back":
-            _answer(session)
+            _answer(session, update)
     return verdict.stop
 
 
-def _answer(session: _Session) -> None:
-    """What is done between an alarm and the next update. What teaches the reward better belongs here as well."""
-    session.learner.roll_back(_best_path(session.rundir), beta_factor=session.config.rl.guard.beta_factor)
-    beta, update = session.learner.beta, session.guard.best_update
-    say(f"rl: back to update {update}; KL weight {beta:.4g} from now on, and no less")
+def _answer(session: _Session, update: int) -> None:
+    """What is done between an alarm and the next update: back to the best checkpoint, and what the reward learns."""
+    config, guard = session.config, session.guard
+    sentence = why_not(config, session.reward.reward, num_done=session.num_refreshes)
+    evidence = None
+    if sentence is None:
+        evidence = gather(session.learner.lm, config, session.rundir, session.splits, update=update)
+    session.learner.roll_back(_best_path(session.rundir), beta_factor=config.rl.guard.beta_factor)
+    say(f"rl: back to update {guard.best_update}; KL weight {session.learner.beta:.4g} from now on, and no less")
+    if evidence is not None:
+        sentence = _refresh(session, evidence)
+    guard.answered(sentence or "")
+    say(f"rl: {sentence}")
+
+
+def _refresh(session: _Session, evidence: Evidence) -> str:
+    """Have the reward learn from the evidence; if that did it good, RL is paid by the new one from now on.
+
+    The guard then compares with the best checkpoint as the new reward sees it. Returns what came of it, in words.
+    """
+    config, rundir, learner = session.config, session.rundir, session.learner
+    session.num_refreshes += 1
+    lesson = refresh(
+        config, rundir, session.splits, evidence, reward=session.reward.reward, start=session.reward_dir,
+        folder=rundir.refresh_dir / str(session.num_refreshes),
+    )  # fmt: skip
+    if lesson.path is not None:
+        name = f"refreshed_{session.num_refreshes}"
+        reward = load_reward(learner.frozen or learner.lm, lesson.path, config, name=name)
+        session.reward = replace(session.reward, reward=reward, floor=reward.calibration.floor)
+        session.reward_dir = lesson.path
+        session.guard.rescored(session.reward(session.validation.examples, session.best_completions).scores)
+    return lesson.sentence
 
 
 def _best_path(rundir: RunDir) -> Path:
@@ -180,25 +221,37 @@ class Models:
     """The reference; None: the policy's trunk with its adapters off."""
     reward: LearnedReward
     """On the trunk of the reference where it is adapters on the SFT model; else a model of its own, or several."""
+    held_out: LearnedReward | None = None
+    """Likewise; None where the recipe asks for none."""
 
 
 def load_models(config: RunConfig, rundir: RunDir) -> Models:
-    """The SFT model as policy and as reference, and the reward."""
+    """The SFT model as policy and as reference, the reward, and the held-out one."""
     policy, frozen = load_language_model(rundir.sft_dir, config), None
     if config.model.lora:
         policy = add_lora(policy, config.model.lora, config.seed)
         supports_slots(policy)  # the sampler tries this once, in float32
     else:
         frozen = frozen_copy(policy)
-    if can_share_trunk(rundir.reward_dir):
-        reward = attach_reward_model(frozen or policy, rundir.reward_dir, config)
-        frozen = reward.lm if frozen else None
-    else:
-        reward = load_reward_model(rundir.reward_dir, config)
+    reward = load_reward(frozen or policy, rundir.reward_dir, config)
+    if frozen is not None and can_share_trunk(rundir.reward_dir):
+        frozen = reward.lm
+    held_out = None
+    if rundir.held_out_reward_dir.is_dir():
+        held_out = load_reward(frozen or policy, rundir.held_out_reward_dir, config, name="held_out")
     for lm in (policy, frozen):
         if lm is not None:
             narrow_frozen(lm.model, lm.dtype)
-    return Models(policy, frozen, reward)
+    return Models(policy, frozen, reward, held_out)
+
+
+def load_reward(trunk: LanguageModel, path: Path, config: RunConfig, *, name: str = "reward") -> LearnedReward:
+    """The reward at `path`: on this trunk, under `name`, where it is adapters on it; else one of its own."""
+    if not can_share_trunk(path):
+        return load_reward_model(path, config)
+    reward = attach_reward_model(trunk, path, config, name=name)
+    narrow_frozen(reward.lm.model, reward.lm.dtype)
+    return reward
 
 
 def _learner(config: RunConfig, models: Models, train: tuple[Example, ...]) -> Learner:
@@ -219,8 +272,11 @@ def _metrics(rollouts: list[Rollout], stats: UpdateStats, beta: float, reward: R
     return row | {f"rl/{name}": float(value) for name, value in asdict(stats).items() if value is not None}
 
 
-def _validate(session: _Session, update: int, kl: float) -> tuple[Observation, dict[str, float]]:
-    """Complete the validation examples greedily and keep a few samples; what the guard sees, and the means to log."""
+def _validate(session: _Session, update: int, kl: float) -> tuple[Observation, list[Completion], dict[str, float]]:
+    """Complete the validation examples greedily and keep a few samples.
+
+    What the guard sees, the completions, and the means to log.
+    """
     config, validation = session.config, session.validation
     examples = validation.examples
     rows = generate(
@@ -229,8 +285,9 @@ def _validate(session: _Session, update: int, kl: float) -> tuple[Observation, d
     )  # fmt: skip
     completions = [row[0] for row in rows]
     scores = validation.selection(examples, completions)
-    scored = validation.reward(examples, completions)
-    expected = validation.reward.length_model.expected(examples)
+    scored = session.reward(examples, completions)
+    held_out = validation.held_out(examples, completions) if validation.held_out is not None else np.zeros(0)
+    expected = session.reward.length_model.expected(examples)
     statistics = {name: scorer(examples, completions) for name, scorer in validation.statistics.items()}
     row = {
         "validation/selection": float(scores.mean()),
@@ -238,6 +295,8 @@ def _validate(session: _Session, update: int, kl: float) -> tuple[Observation, d
         "validation/terminated": float(np.mean([c.terminated for c in completions])),
         "validation/length_ratio": float(np.mean((word_counts(completions) + 1) / (expected + 1))),
     }
+    if len(held_out):
+        row["validation/held_out_reward"] = float(held_out.mean())
     row |= {f"validation/{term}": float(values.mean()) for term, values in scored.terms.items()}
     row |= {f"validation/{name}": float(np.nanmean(x)) for name, x in statistics.items() if not np.isnan(x).all()}
     say(f"rl: update {update}: " + ", ".join(f"{name.partition('/')[2]} {value:.3f}" for name, value in row.items()))
@@ -245,4 +304,4 @@ def _validate(session: _Session, update: int, kl: float) -> tuple[Observation, d
         sample = {"text": completion.text, "terminated": completion.terminated, "score": float(score)}
         shown = {"update": update, "id": example.id, "source": example.source, **sample}
         append_jsonl(session.rundir.rl_samples_path, shown)
-    return Observation(update, scores, scored.scores, statistics, kl), row
+    return Observation(update, scores, scored.scores, held_out, statistics, kl), completions, row
