@@ -92,7 +92,7 @@ def refresh(
     write_json(folder / "refresh.json", {"update": update, **asdict(found), "replaced": found.is_better})
     if not found.is_better:
         return Lesson(found.sentence)
-    model.calibration = calibrate_reward(model, evidence.data, audited, of_sft)
+    model.calibration = calibrate_reward(model.raw, evidence.data, audited, of_sft)
     save_reward_model(model, folder / "reward", on_sft=config.reward.backbone == "sft")
     return Lesson(found.sentence, folder / "reward")
 

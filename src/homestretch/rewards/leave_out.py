@@ -65,7 +65,7 @@ def ensemble_folds(modes: Sequence[str], num_members: int) -> list[tuple[str, ..
 def train_ensemble(
     config: RunConfig,
     data: RewardData,
-    calibrated: Callable[[RewardModel], Calibration],
+    calibrated: Callable[[Scorer], Calibration],
     *,
     sft_dir: Path,
     best: Path,
@@ -87,7 +87,7 @@ def train_ensemble(
             config, without(data, fold), sft_dir=sft_dir, best=best, log=_member_log(log, number),
             max_steps=ensemble.max_steps, description=f"reward, member {number} of {len(folds)}",
         )  # fmt: skip
-        model.calibration = calibrated(model)
+        model.calibration = calibrated(model.raw)
         save_reward_model(model, member_dir(folder, number), on_sft=config.reward.backbone == "sft")
         return num_steps
 

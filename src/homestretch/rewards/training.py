@@ -18,13 +18,12 @@ from homestretch.console import progress
 from homestretch.data import Splits
 from homestretch.ops.losses import bradley_terry, smoothed_bce
 from homestretch.rewards.calibration import Calibration, calibrate
-from homestretch.rewards.ensemble import LearnedReward
-from homestretch.rewards.judged import judged_from_row, stable_seed
+from homestretch.rewards.judged import REFERENCE, judged_from_row, stable_seed
 from homestretch.rewards.length import word_counts
 from homestretch.rewards.reward_model import RewardGroup, RewardModel, build_reward_model
 from homestretch.rundir import RunDir, read_jsonl
 from homestretch.training import apply_step, build_optimizer, check_finite, epoch_batches, microbatches
-from homestretch.types import Completion, Example, Judged, UserError
+from homestretch.types import Completion, Example, Judged, Scorer, UserError
 
 _NUM_STANDARDISED = 256
 """Training references whose likelihoods set the scale that the score starts with."""
@@ -148,22 +147,24 @@ def validate(config: RunConfig, model: RewardModel, groups: Sequence[RewardGroup
 
 
 def calibrate_reward(
-    model: LearnedReward, data: RewardData, sample_examples: Sequence[Example], samples: Sequence[Sequence[Completion]]
+    raw: Scorer, data: RewardData, sample_examples: Sequence[Example], samples: Sequence[Sequence[Completion]]
 ) -> Calibration:
-    """The calibration of a trained reward on the validation documents; `samples[i]` are the SFT model's."""
-    examples, judged = data.validation_examples, data.validation
-    by_id = {example.id: example for example in examples}
+    """The calibration of a trained reward, which scores as `raw`, on the judged completions of the validation
+    documents, references among them; `samples[i]` are the SFT model's."""
+    judged = data.validation
+    by_id = {example.id: example for example in data.validation_examples}
     flat = [completion for row in samples for completion in row]
     repeated = [example for example, row in zip(sample_examples, samples, strict=True) for _ in row]
     shape = (len(samples), -1)
-    references = [Completion(example.reference) for example in examples]
+    logits_M = raw([by_id[row.example_id] for row in judged], [row.completion for row in judged])
+    is_reference_M = np.array([row.mode == REFERENCE for row in judged])
     return calibrate(
-        reference_logits_N=model.raw(examples, references),
-        reference_words_N=word_counts(references),
-        sample_logits_PK=model.raw(repeated, flat).reshape(shape),
+        reference_logits_N=logits_M[is_reference_M],
+        reference_words_N=word_counts([row.completion for row in judged])[is_reference_M],
+        sample_logits_PK=raw(repeated, flat).reshape(shape),
         sample_words_PK=word_counts(flat).reshape(shape),
-        labelled_logits_M=model.raw([by_id[j.example_id] for j in judged], [j.completion for j in judged]),
-        labels_M=np.array([j.label for j in judged]),
+        labelled_logits_M=logits_M,
+        labels_M=np.array([row.label for row in judged]),
     )
 
 

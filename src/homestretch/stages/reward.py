@@ -7,6 +7,9 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
+
 from homestretch.audit_findings import audit_lines, gate
 from homestretch.config import RunConfig
 from homestretch.console import say
@@ -16,16 +19,18 @@ from homestretch.models import load_language_model
 from homestretch.rewards.audit import AuditSamples, audit
 from homestretch.rewards.calibration import Calibration
 from homestretch.rewards.disagreement import with_disagreement
-from homestretch.rewards.ensemble import LearnedReward, RewardEnsemble, write_ensemble
+from homestretch.rewards.ensemble import RewardEnsemble, write_ensemble
 from homestretch.rewards.held_out import mean_class_auc, train_held_out
 from homestretch.rewards.leave_out import leave_out_matrix, members_matrix, train_ensemble, with_left_out
+from homestretch.rewards.length import word_counts
 from homestretch.rewards.own_samples import audit_samples
+from homestretch.rewards.remembered import Remembered
 from homestretch.rewards.reward_model import RewardModel, save_reward_model
 from homestretch.rewards.training import RewardData, calibrate_reward, read_reward_data, train_reward
 from homestretch.rollouts.sampler import generate
 from homestretch.rundir import RunDir, write_json
 from homestretch.training import MemoryBudget, set_up_torch
-from homestretch.types import Example
+from homestretch.types import Completion, Example, Scorer
 
 
 def run(config: RunConfig, rundir: RunDir) -> dict[str, Any]:
@@ -38,15 +43,17 @@ def run(config: RunConfig, rundir: RunDir) -> dict[str, Any]:
 
     calibrated = partial(calibrate_reward, data=data, sample_examples=samples.examples, samples=samples.samples)
     model, steps = _train(config, rundir, data, calibrated)
+    raw = Remembered(model.raw)
+    model.calibration = calibrated(raw)
     selection = build_selection(config, splits.train)
     findings = audit(
-        model, examples=splits.validation, judged=validation, train_judged=train, samples=samples,
-        metrics=build_metrics(config, splits.train), selection=selection,
-        temperature=model.calibration.temperature, logits=model.raw, seed=config.seed,
+        partial(_rewards, model.calibration, raw), examples=splits.validation, judged=validation, train_judged=train,
+        samples=samples, metrics=build_metrics(config, splits.train), selection=selection,
+        temperature=model.calibration.temperature, logits=raw, seed=config.seed,
     )  # fmt: skip
     if config.reward.audit.leave_out.folds:
         sft_dir, best = rundir.sft_dir, _best_path(rundir)
-        findings = with_left_out(findings, leave_out_matrix(config, data, model.raw, sft_dir=sft_dir, best=best))
+        findings = with_left_out(findings, leave_out_matrix(config, data, raw, sft_dir=sft_dir, best=best))
     elif isinstance(model, RewardEnsemble):
         findings = with_left_out(findings, members_matrix(model, data))
     if isinstance(model, RewardEnsemble):
@@ -63,29 +70,33 @@ def run(config: RunConfig, rundir: RunDir) -> dict[str, Any]:
         "steps": steps, "num_members": config.reward.ensemble.num_members, "num_train": len(train),
         "num_validation": len(validation), "gate": findings["gate"]["decision"],
     }  # fmt: skip
-    if not held_out.train:
-        return summary
-    judge, steps = train_held_out(config, held_out, sft_dir=rundir.sft_dir, best=_best_path(rundir))
-    judge.calibration = calibrate_reward(judge, held_out, samples.examples, samples.samples)
-    auc = mean_class_auc(judge.raw, held_out)
-    save_reward_model(judge, rundir.held_out_reward_dir, on_sft=config.reward.backbone == "sft")
-    return summary | {"held_out": {"steps": steps, "num_train": len(held_out.train), "mean_class_auc": auc}}
+    return summary | ({"held_out": _train_judge(config, rundir, held_out, samples)} if held_out.train else {})
 
 
 def _train(
-    config: RunConfig, rundir: RunDir, data: RewardData, calibrated: Callable[[LearnedReward], Calibration]
+    config: RunConfig, rundir: RunDir, data: RewardData, calibrated: Callable[[Scorer], Calibration]
 ) -> tuple[RewardModel | RewardEnsemble, int]:
-    """The reward, calibrated, and the steps that its training took."""
+    """The reward, the members of an ensemble calibrated by themselves, and the steps that its training took."""
     sft_dir, best, log = rundir.sft_dir, _best_path(rundir), partial(rundir.log_metrics, "reward")
-    model: RewardModel | RewardEnsemble
     if config.reward.ensemble.num_members == 1:
-        model, steps = train_reward(config, data, sft_dir=sft_dir, best=best, log=log)
-    else:
-        model, steps = train_ensemble(
-            config, data, calibrated, sft_dir=sft_dir, best=best, folder=_members_path(rundir), log=log
-        )
-    model.calibration = calibrated(model)
-    return model, steps
+        return train_reward(config, data, sft_dir=sft_dir, best=best, log=log)
+    return train_ensemble(config, data, calibrated, sft_dir=sft_dir, best=best, folder=_members_path(rundir), log=log)
+
+
+def _train_judge(config: RunConfig, rundir: RunDir, data: RewardData, samples: AuditSamples) -> dict[str, Any]:
+    """Train and write the reward that RL is never paid by; its main numbers."""
+    judge, steps = train_held_out(config, data, sft_dir=rundir.sft_dir, best=_best_path(rundir))
+    raw = Remembered(judge.raw)
+    judge.calibration = calibrate_reward(raw, data, samples.examples, samples.samples)
+    auc = mean_class_auc(raw, data)
+    save_reward_model(judge, rundir.held_out_reward_dir, on_sft=config.reward.backbone == "sft")
+    return {"steps": steps, "num_train": len(data.train), "mean_class_auc": auc}
+
+
+def _rewards(
+    calibration: Calibration, raw: Scorer, examples: Sequence[Example], completions: Sequence[Completion]
+) -> NDArray[np.float64]:
+    return calibration.reward(raw(examples, completions), word_counts(completions))
 
 
 def _best_path(rundir: RunDir) -> Path:
