@@ -237,10 +237,17 @@ class NegativesConfig(Section):
     """Negatives made per training example, drawn over the modes that apply."""
     max_validation_examples: PositiveInt = 300
     """Examples of the validation split that get negatives of every class (the audit's data)."""
-    edited_positives: Fraction = 0.25
-    """Share of references that also appear as truth-preserving edited positives."""
+    edited_positives: Fraction | None = None
+    """Share of references that also appear as truth-preserving edited positives. Null: none in the paper preset, which
+    has no such thing, else 0.25."""
     on_policy: OnPolicyConfig = OnPolicyConfig()
     """The on-policy class (`full` only)."""
+
+    @property
+    def edited_share(self) -> float:
+        """`edited_positives` with its default."""
+        by_preset = 0.0 if self.preset == "paper" else 0.25
+        return by_preset if self.edited_positives is None else self.edited_positives
 
 
 class EnsembleConfig(Section):

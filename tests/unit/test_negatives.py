@@ -224,6 +224,12 @@ def test_train_gets_per_example_and_validation_every_mode(run_stage):
     assert all(r["label"] == (r["mode"] in ("reference", "edited_reference")) for r in rows["train"])
 
 
+@pytest.mark.parametrize(("preset", "has_edited"), [("paper", False), ("full", True)])
+def test_the_paper_preset_has_no_edited_positives(run_stage, preset, has_edited):
+    summary, _ = run_stage(COMMON, preset=preset, samples_per_prompt=0)
+    assert ("edited_reference" in summary["train"]) == has_edited
+
+
 def test_the_same_seed_writes_the_same_files(run_stage):
     assert run_stage([*COMMON, RARE], name="a") == run_stage([*COMMON, RARE], name="b")
 

@@ -143,7 +143,7 @@ def on_policy_rows(
 
 
 def _edited(example: Example, config: RunConfig) -> Judged | None:
-    return edited_reference(example, edited_positive, rate=config.negatives.edited_positives, seed=config.seed)
+    return edited_reference(example, edited_positive, rate=config.negatives.edited_share, seed=config.seed)
 
 
 def _positives(example: Example, edited: Judged | None) -> list[Judged]:
