@@ -82,6 +82,9 @@ def _pipeline(name: str, model: str) -> Any:
         raise UserError(
             f"data.entities: spaCy has no model or folder {model!r}: python -m spacy download {model}"
         ) from error
+    except (ValueError, ImportError) as error:  # a part of it is of another version, or not installed
+        said = (str(error).splitlines() or [""])[0]
+        raise UserError(f"data.entities: spaCy cannot load {model!r}: {said}") from error
     if not any("doc.ents" in pipeline.get_pipe_meta(pipe).assigns for pipe in pipeline.pipe_names):
         found = ", ".join(pipeline.pipe_names) or "nothing"
         raise UserError(f"data.entities: {name!r} finds no entities (it has {found}); give a pipeline with `ner`")

@@ -49,9 +49,11 @@ class Lesson:
     """The reward to be paid from now on; None: the one that was."""
 
 
-def why_not(config: RunConfig, reward: Scorer, *, num_done: int) -> str | None:
+def why_not(config: RunConfig, reward: Scorer, *, num_done: int, update: int) -> str | None:
     """Why the learned reward cannot learn from an alarm, whatever there is to learn; None if it can."""
     rounds = config.rl.guard.refresh.rounds
+    if update >= config.rl.num_updates:
+        return "the learned reward stays as it is: no update is left that it would be paid in"
     if num_done >= rounds:
         return f"the learned reward stays as it is (rl.guard.refresh.rounds={rounds})"
     if not config.rl.reward_weight:
@@ -87,7 +89,7 @@ def refresh(
     audited = splits.validation[: config.reward.audit.num_prompts]
     of_sft = audit_samples(sft, audited, config)
     del sft
-    model, best = resume_reward_model(start, config, rundir.sft_dir), rundir.path / ".refresh-best.safetensors"
+    model, best = resume_reward_model(start, config, rundir.sft_dir), refresh_best_path(rundir)
     found = train_on(config, model, mined, evidence.data, seed=_seed(config, update), best=best)
     write_json(folder / "refresh.json", {"update": update, **asdict(found), "replaced": found.is_better})
     if not found.is_better:
@@ -95,6 +97,11 @@ def refresh(
     model.calibration = calibrate_reward(model.raw, evidence.data, audited, of_sft)
     save_reward_model(model, folder / "reward", on_sft=config.reward.backbone == "sft")
     return Lesson(found.sentence, folder / "reward")
+
+
+def refresh_best_path(rundir: RunDir) -> Path:
+    """Where the weights are while the reward trains on; nothing once that is over."""
+    return rundir.path / ".refresh-best.safetensors"
 
 
 def _seed(config: RunConfig, update: int) -> int:

@@ -46,8 +46,8 @@ def validate(config: RunConfig, allowed_changes: Sequence[str] = ()) -> list[str
     # Without a finder, neither modes nor metrics can be tried: its message is enough.
     tried = splits if attempt(lambda: load_find(config.data.entities)) else None
     attempt(lambda: _check_failure_modes(config, tried))
-    attempt(lambda: _check_ensemble(config))
     if tried is not None:
+        attempt(lambda: _check_ensemble(config, tried))
         attempt(lambda: _check_metrics(config, tried))
         attempt(lambda: _check_terms(config, tried))
     attempt(lambda: _check_device(config))
@@ -125,16 +125,16 @@ def _try_own_modes(config: RunConfig, splits: Splits) -> None:
                 mode.repair(example, completion)
 
 
-def _check_ensemble(config: RunConfig) -> None:
+def _check_ensemble(config: RunConfig, splits: Splits) -> None:
     """Whether its members can each be trained without another class; those that apply to no example come on top."""
-    from homestretch.failures import mode_names
+    from homestretch.failures import task_mode_names
     from homestretch.rewards.judged import ON_POLICY
     from homestretch.rewards.leave_out import ensemble_folds
 
     if config.reward.ensemble.num_members > 1:
         negatives = config.negatives
         samples_own = negatives.preset == "full" and negatives.on_policy.samples_per_prompt > 0
-        classes = [*mode_names(negatives), *([ON_POLICY] if samples_own else [])]
+        classes = [*task_mode_names(negatives, splits.train), *([ON_POLICY] if samples_own else [])]
         ensemble_folds(classes, config.reward.ensemble.num_members)
 
 

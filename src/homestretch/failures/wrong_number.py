@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import re
+
 from homestretch.failures.swap import SwapMode
 from homestretch.ops.entities import Mention
 
-_ENDINGS = ("st", "nd", "rd", "th")
+_ORDINAL = re.compile(r"\d ?(?:st|nd|rd|th)$", re.IGNORECASE)
 
 
 class WrongNumber(SwapMode):
@@ -18,7 +20,7 @@ class WrongNumber(SwapMode):
     def shape(cls, mention: Mention) -> str:
         """Numbers of as many digits, with or without a fraction: 3 daughters do not become 29, nor a 3rd one."""
         whole, _, fraction = mention.value.split(" ")[0].partition(".")
-        form = " and a fraction" if fraction else " and an ending" if mention.text.endswith(_ENDINGS) else ""
+        form = " and a fraction" if fraction else " and an ending" if _ORDINAL.search(mention.text) else ""
         return f"{len(whole)} digits{form}"
 
     @classmethod

@@ -90,11 +90,11 @@ class RewardComposition:
         return np.array([by_id.get(example.id, 0.0) for example in examples])
 
 
-def checked(rewards: Array, count: int) -> Array:
+def checked(rewards: Array, count: int, name: str = "rl/reward_model") -> Array:
     """The rewards as given; ValueError if they are not `count` numbers, TrainingError if one is not finite."""
     if rewards.shape != (count,):
         raise ValueError(f"the reward returned shape {rewards.shape} for {count} completions")
     if not np.isfinite(rewards).all():
         bad = int((~np.isfinite(rewards)).sum())
-        raise TrainingError(f"rl/reward_model is not finite for {bad} of {count} completions; nothing was applied")
+        raise TrainingError(f"{name} is not finite for {bad} of {count} completions; nothing was applied")
     return rewards

@@ -72,6 +72,11 @@ class RewardEnsemble:
         """`conservative` over the members' rewards, shape (n,)."""
         return conservative(self.rewards(examples, completions), self.disagreement_penalty)
 
+    def log_odds(self, examples: Sequence[Example], completions: Sequence[Completion]) -> Array:
+        """The mean of what the members say of good against bad, each by its own temperature, shape (n,)."""
+        odds_MN = [m.raw(examples, completions) / m.calibration.temperature for m in self.members]
+        return np.asarray(np.mean(odds_MN, axis=0), dtype=np.float64)
+
     def __call__(self, examples: Sequence[Example], completions: Sequence[Completion]) -> Array:
         """Calibrated rewards, shape (n,)."""
         return self.scored(examples, completions).scores

@@ -31,6 +31,10 @@ _TOP_SHARE = 0.2
 """Of all samples, by the learned reward: what RL would go on to."""
 _HELD_OUT_SHARE = 0.25
 """Of the prompts with mined negatives: what was learned is measured on them."""
+_FEWEST_HELD_OUT = 4
+"""Prompts, up to half of them."""
+_LEAST_GAIN = 0.02
+"""In AUC: below it what was learned is within the noise of so few prompts."""
 _MOST_PASSES = 5
 """After each the weights are validated; fewer prompts are taken several times a pass."""
 _MAX_FORGOTTEN = 0.05
@@ -86,7 +90,7 @@ class Refresh:
     def is_better(self) -> bool:
         """Whether it learned to tell the mined negatives from references, and did not forget the other classes."""
         forgotten = (self.classes_before or 0.0) - (self.classes_after or 0.0)
-        return self.auc_after > self.auc_before and forgotten <= _MAX_FORGOTTEN
+        return self.auc_after >= self.auc_before + _LEAST_GAIN and forgotten <= _MAX_FORGOTTEN
 
     @property
     def sentence(self) -> str:
@@ -159,7 +163,8 @@ def train_on(
     """
     rng = np.random.default_rng(seed)
     prompts = mined.prompts
-    held_out = set(drawn(prompts, max(1, round(_HELD_OUT_SHARE * len(prompts))), rng))
+    num_held_out = max(_FEWEST_HELD_OUT, round(_HELD_OUT_SHARE * len(prompts)))
+    held_out = set(drawn(prompts, min(num_held_out, len(prompts) // 2), rng))
     learned = [row for row in mined.rows if row.example_id not in held_out]
     measured = [row for row in mined.rows if row.example_id in held_out and row.mode == MINED]
     references = [r for e in data.train_examples if e.id in held_out for r in reference_rows(e)]

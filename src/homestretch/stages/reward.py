@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
@@ -29,13 +30,14 @@ from homestretch.rewards.reward_model import RewardModel, save_reward_model
 from homestretch.rewards.training import RewardData, calibrate_reward, read_reward_data, train_reward
 from homestretch.rollouts.sampler import generate
 from homestretch.rundir import RunDir, write_json
-from homestretch.training import MemoryBudget, set_up_torch
+from homestretch.training import MemoryBudget, free_memory, set_up_torch
 from homestretch.types import Completion, Example, Scorer
 
 
 def run(config: RunConfig, rundir: RunDir) -> dict[str, Any]:
     """Write run/reward/ and run/reward/audit.json; returns the audit's main numbers."""
     set_up_torch(config)
+    shutil.rmtree(_members_path(rundir), ignore_errors=True)
     splits = load_splits(config)
     data, held_out = read_reward_data(config, rundir, splits)
     train, validation = data.train, data.validation
@@ -46,10 +48,13 @@ def run(config: RunConfig, rundir: RunDir) -> dict[str, Any]:
     raw = Remembered(model.raw)
     model.calibration = calibrated(raw)
     selection = build_selection(config, splits.train)
+    # the score of an ensemble is no log odds: its zero is a mean reference
+    logits: Scorer = model.log_odds if isinstance(model, RewardEnsemble) else raw
+    temperature = 1.0 if isinstance(model, RewardEnsemble) else model.calibration.temperature
     findings = audit(
         partial(_rewards, model.calibration, raw), examples=splits.validation, judged=validation, train_judged=train,
         samples=samples, metrics=build_metrics(config, splits.train), selection=selection,
-        temperature=model.calibration.temperature, logits=raw, seed=config.seed,
+        temperature=temperature, logits=logits, seed=config.seed,
     )  # fmt: skip
     if config.reward.audit.leave_out.folds:
         sft_dir, best = rundir.sft_dir, _best_path(rundir)
@@ -70,6 +75,8 @@ def run(config: RunConfig, rundir: RunDir) -> dict[str, Any]:
         "steps": steps, "num_members": config.reward.ensemble.num_members, "num_train": len(train),
         "num_validation": len(validation), "gate": findings["gate"]["decision"],
     }  # fmt: skip
+    del model, raw, logits
+    free_memory()
     return summary | ({"held_out": _train_judge(config, rundir, held_out, samples)} if held_out.train else {})
 
 

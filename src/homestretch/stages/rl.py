@@ -27,8 +27,8 @@ from homestretch.models import (
     narrow_frozen,
     save_language_model,
 )
-from homestretch.refresh import Evidence, gather, refresh, why_not
-from homestretch.rewards.composition import RewardComposition
+from homestretch.refresh import Evidence, gather, refresh, refresh_best_path, why_not
+from homestretch.rewards.composition import RewardComposition, checked
 from homestretch.rewards.ensemble import LearnedReward
 from homestretch.rewards.length import word_counts
 from homestretch.rewards.reward_model import attach_reward_model, can_share_trunk, load_reward_model
@@ -37,7 +37,7 @@ from homestretch.rollouts.sampler import generate
 from homestretch.rollouts.slots import supports_slots
 from homestretch.rundir import RunDir, append_jsonl
 from homestretch.scorers import build_reward, build_statistics, lost_judges, reference_bands
-from homestretch.training import MemoryBudget, TrainingError, set_up_torch
+from homestretch.training import MemoryBudget, TrainingError, free_memory, is_out_of_memory, set_up_torch
 from homestretch.types import Completion, Example, Rollout, Scorer
 
 _SAMPLES_SHOWN = 8
@@ -84,6 +84,7 @@ def run(config: RunConfig, rundir: RunDir) -> dict[str, Any]:
     splits = load_splits(config)
     rundir.rl_samples_path.unlink(missing_ok=True)
     shutil.rmtree(rundir.refresh_dir, ignore_errors=True)
+    refresh_best_path(rundir).unlink(missing_ok=True)
     for warning in lost_judges(config, splits.train):
         warn(warning)
     session = _session(config, rundir, load_models(config, rundir), splits)
@@ -165,7 +166,7 @@ def _watch(session: _Session, update: int, kl: float) -> str | None:
 def _answer(session: _Session, update: int) -> None:
     """What is done between an alarm and the next update: back to the best checkpoint, and what the reward learns."""
     config, guard = session.config, session.guard
-    sentence = why_not(config, session.reward.reward, num_done=session.num_refreshes)
+    sentence = why_not(config, session.reward.reward, num_done=session.num_refreshes, update=update)
     evidence = None
     if sentence is None:
         evidence = gather(session.learner.lm, config, session.rundir, session.splits, update=update)
@@ -181,19 +182,28 @@ def _refresh(session: _Session, evidence: Evidence) -> str:
     """Have the reward learn from the evidence; if that did it good, RL is paid by the new one from now on.
 
     The guard then compares with the best checkpoint as the new reward sees it. Returns what came of it, in words.
+    RL can go on with the reward that it has, so neither a training that fails nor too little memory for one ends it.
     """
     config, rundir, learner = session.config, session.rundir, session.learner
     session.num_refreshes += 1
-    lesson = refresh(
-        config, rundir, session.splits, evidence, reward=session.reward.reward, start=session.reward_dir,
-        folder=rundir.refresh_dir / str(session.num_refreshes),
-    )  # fmt: skip
-    if lesson.path is not None:
+    try:
+        lesson = refresh(
+            config, rundir, session.splits, evidence, reward=session.reward.reward, start=session.reward_dir,
+            folder=rundir.refresh_dir / str(session.num_refreshes),
+        )  # fmt: skip
+        if lesson.path is None:
+            return lesson.sentence
         name = f"refreshed_{session.num_refreshes}"
         reward = load_reward(learner.frozen or learner.lm, lesson.path, config, name=name)
-        session.reward = replace(session.reward, reward=reward, floor=reward.calibration.floor)
-        session.reward_dir = lesson.path
-        session.guard.rescored(session.reward(session.validation.examples, session.best_completions).scores)
+        paid = replace(session.reward, reward=reward, floor=reward.calibration.floor)
+        best_scores = paid(session.validation.examples, session.best_completions).scores
+    except (TrainingError, RuntimeError) as error:
+        if not isinstance(error, TrainingError) and not is_out_of_memory(error):
+            raise
+        free_memory()
+        return f"the learned reward stays as it is: training it on failed ({str(error).splitlines()[0]})"
+    session.reward, session.reward_dir = paid, lesson.path
+    session.guard.rescored(best_scores)
     return lesson.sentence
 
 
@@ -286,7 +296,9 @@ def _validate(session: _Session, update: int, kl: float) -> tuple[Observation, l
     completions = [row[0] for row in rows]
     scores = validation.selection(examples, completions)
     scored = session.reward(examples, completions)
-    held_out = validation.held_out(examples, completions) if validation.held_out is not None else np.zeros(0)
+    held_out = np.zeros(0)
+    if validation.held_out is not None:
+        held_out = checked(validation.held_out(examples, completions), len(examples), "validation/held_out_reward")
     expected = session.reward.length_model.expected(examples)
     statistics = {name: scorer(examples, completions) for name, scorer in validation.statistics.items()}
     row = {

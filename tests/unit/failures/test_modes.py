@@ -201,3 +201,16 @@ def test_unknown_modes_are_refused_with_the_nearest_name() -> None:
         build_modes(["negatoin"], corpus())
     with pytest.raises(UserError, match="must derive"):
         build_modes(["homestretch.types:Corpus"], corpus())
+
+
+@pytest.mark.parametrize(
+    ("text", "shape"),
+    [
+        ("two thousand", "4 digits"),
+        ("2000", "4 digits"),
+        ("3RD", "1 digits and an ending"),
+        ("2.5", "1 digits and a fraction"),
+    ],
+)
+def test_a_thousand_is_no_ordinal(text: str, shape: str) -> None:
+    assert [WrongNumber.shape(m) for m in mentions(f"Ann saw {text} birds.") if m.kind == "number"] == [shape]
