@@ -153,6 +153,12 @@ def _class(mode: str, entry: Mapping[str, Any], limits: GateConfig) -> AuditFind
         meaning = "too few examples to show that the reward sees this failure at all (the interval reaches 0.5)."
     else:
         meaning = "told apart well." if auc >= CLEAR_AUC else "seen, with errors."
+        over_edits = entry.get("auc_over_edits")
+        if over_edits is not None and over_edits < limits.min_class_auc:
+            meaning = (
+                f"told from the reference, but hardly from an edit of it that is still true ({over_edits:.2f}, "
+                f"n = {entry['n_edits']}): what the reward sees may be the editing."
+            )
     return AuditFinding(mode, auc, meaning, bad, unseen, low, entry.get("high"), entry.get("n"))
 
 
@@ -263,8 +269,15 @@ def _best_of_n(audit: Mapping[str, Any], limits: GateConfig) -> Iterator[AuditFi
         return
     bad = low is not None and low <= limits.min_best_of_n_gain
     means = f"{entry['best']:.3f} against {entry['greedy']:.3f}; the best there is among them: {entry['oracle']:.3f}"
+    too_poor = entry["oracle"] - entry["greedy"] < entry["greedy"] - entry["mean"]
+    bad = bad and not too_poor
     meaning = f"what choosing among the model's samples by the reward adds to the selection score ({means})."
-    if bad:
+    if too_poor:
+        meaning = (
+            f"a sample is so much worse than greedy decoding (mean {entry['mean']:.3f}) that hardly any is better "
+            f"({means}): this says little about what RL can bring."
+        )
+    elif bad:
         meaning = (
             f"the samples that the reward prefers are not shown to be better than greedy decoding ({means}; the "
             f"interval reaches {limits.min_best_of_n_gain:g}): RL may raise the reward and bring nothing."

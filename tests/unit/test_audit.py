@@ -494,14 +494,28 @@ def test_the_audit_names_its_extremes_and_ranks_by_the_selection_score():
     assert any("selection score" in line and "ranks against" in line for line in warnings_of(result))
 
 
+def test_a_class_is_told_from_true_edits_as_well():
+    """A reward that likes the reference's own words best sees every edit, and no false one more than a true one."""
+    examples, train = make_examples(30), make_examples(60, start=1000)
+    edits = [Judged(e.id, Completion(e.reference + " Indeed."), "edited_reference", 1.0) for e in examples]
+    rows = [*with_class(examples, "wrong_day", other_day), *edits]
+
+    def own_words(asked, answers):
+        return np.array([float(c.text == e.reference) for e, c in zip(asked, answers, strict=True)])
+
+    found = audit_of(own_words, examples, rows, with_class(train, "wrong_day", other_day))["classes"]["wrong_day"]
+    assert (found["auc"], found["auc_over_edits"], found["n_edits"]) == (1.0, 0.5, 30)
+    assert run_audit(oracle)["classes"]["wrong_day"]["auc_over_edits"] is None
+
+
 def test_the_audit_compares_best_of_n_with_greedy_decoding():
-    """The samples begin with the reference, and so does greedy decoding here: nothing to gain, whoever chooses."""
+    """The samples begin with the reference, and so does greedy decoding here: no sample could be better."""
     good = run_audit(oracle, selection=oracle)
     assert good["best_of_n"] == {
         "greedy": 1.0, "mean": pytest.approx(1 / 3), "best": 1.0, "oracle": 1.0, "difference": 0.0, "low": 0.0,
         "high": 0.0, "n": 60,
     }  # fmt: skip
-    assert any("less greedy decoding" in line and "bring nothing" in line for line in warnings_of(good))
+    assert not any("greedy decoding" in line for line in warnings_of(good))  # says little, either way
     assert run_audit(oracle)["best_of_n"] is None  # no selection score, nothing to compare by
 
 

@@ -137,3 +137,21 @@ def test_the_recipe_moves_the_thresholds_and_the_audit_remembers_them() -> None:
     judged = of_class(0.8) | {"gate": strict}
     assert [finding.is_bad for finding in class_findings(judged)] == [True]
     assert [finding.is_bad for finding in class_findings(of_class(0.8))] == [False]
+
+
+def test_a_class_that_is_only_told_by_its_editing_is_said_to_be() -> None:
+    entry = {"auc": 0.9, "low": 0.8, "high": 1.0, "n": 40, "auc_over_edits": 0.52, "n_edits": 12}
+    (found,) = class_findings({"classes": {"wrong_date": entry}})
+    assert "hardly from an edit of it that is still true (0.52, n = 12)" in found.meaning
+    assert not found.is_bad
+    (found,) = class_findings({"classes": {"wrong_date": entry | {"auc_over_edits": 0.8}}})
+    assert found.meaning == "told apart well."
+
+
+def test_best_of_n_says_little_where_samples_are_poor() -> None:
+    means = {"greedy": 0.4, "best": 0.38, "difference": -0.02, "low": -0.07, "high": 0.03, "n": 80}
+    poor, fair = means | {"mean": 0.25, "oracle": 0.42}, means | {"mean": 0.35, "oracle": 0.6}
+    for entry, is_bad in ((poor, False), (fair, True), (fair | {"low": 0.01}, False)):
+        (found,) = other_findings({"best_of_n": entry, "samples_per_prompt": 8})
+        assert found.is_bad == is_bad
+        assert ("says little" in found.meaning) == (entry is poor)

@@ -253,20 +253,26 @@ def _share_interval(shares: Floats, rng: np.random.Generator) -> tuple[float | N
     return bootstrap_interval(shares, confidence=CONFIDENCE, num_resamples=NUM_RESAMPLES, rng=rng)
 
 
-def _sides(mode: str, judged: Sequence[Judged], scores: Floats) -> tuple[Floats, NDArray[Any], Floats, NDArray[Any]]:
-    """References' scores and documents, and the class's, of rows with a finite score; references of the class's
-    documents only."""
+def _sides(
+    mode: str, judged: Sequence[Judged], scores: Floats, against: str = REFERENCE
+) -> tuple[Floats, NDArray[Any], Floats, NDArray[Any]]:
+    """Scores and documents of the `against`, and the class's, of rows with a finite score; of the class's documents
+    only."""
     usable = np.isfinite(scores)
     documents = np.array([row.example_id for row in judged], dtype=str)
     is_class = usable & np.array([row.mode == mode for row in judged], dtype=bool)
-    is_reference = usable & np.array([row.mode == REFERENCE for row in judged], dtype=bool)
-    is_reference &= np.isin(documents, documents[is_class])
-    return scores[is_reference], documents[is_reference], scores[is_class], documents[is_class]
+    is_good = usable & np.array([row.mode == against for row in judged], dtype=bool)
+    is_good &= np.isin(documents, documents[is_class])
+    return scores[is_good], documents[is_good], scores[is_class], documents[is_class]
 
 
 def _class(mode: str, judged: Sequence[Judged], rewards: Floats, rng: np.random.Generator) -> dict[str, Any]:
-    """`class_auc` of the references of the documents that have a completion of this class, over the class."""
-    return {**class_auc(*_sides(mode, judged, rewards), rng=rng), "leave_one_out_auc": None}
+    """`class_auc` of the references of the documents that have a completion of this class, over the class; and
+    `auc_over_edits`, that of truth-preserving edits of references: near 0.5, it is the editing that the reward sees."""
+    shares = _right_order(*_sides(mode, judged, rewards, EDITED_REFERENCE))
+    over_edits = float(np.mean(shares)) if len(shares) else None
+    found = class_auc(*_sides(mode, judged, rewards), rng=rng)
+    return {**found, "auc_over_edits": over_edits, "n_edits": len(shares), "leave_one_out_auc": None}
 
 
 def _edited_auc(judged: Sequence[Judged], rewards: Floats, rng: np.random.Generator) -> float | None:
