@@ -79,13 +79,17 @@ def run_stage(stage: str, config: RunConfig, rundir: RunDir) -> None:
 
 
 def pass_gate(config: RunConfig, rundir: RunDir) -> None:
-    """Judge the reward's audit by the gate as the recipe has it now, and write that. UserError if it says stop."""
+    """Judge the reward's audit by the gate as the recipe has it now, and write that.
+
+    If it says stop: a report of what there is so far, and UserError.
+    """
     audit = read_json(rundir.audit_path)
     decided = gate(audit, config.reward.gate)
     if decided != audit.get("gate"):
         write_json(rundir.audit_path, {**audit, "gate": decided})
     if decided["decision"] == "stop":
-        raise UserError(f"{gate_line(decided)}; to go on anyway set reward.gate.action=warn")
+        import_module("homestretch.stages.report").run(config, rundir)
+        raise UserError(f"{gate_line(decided)}; see {rundir.report_path}; to go on anyway set reward.gate.action=warn")
 
 
 @contextmanager

@@ -114,7 +114,9 @@ def test_the_gate_stops_before_rl_and_the_same_command_goes_on_where_it_is_told_
     stopped = homestretch("run", "x.yaml", "reward.gate.action=stop", strict, cwd=folder)
     assert stopped.returncode == 2
     assert stopped.stderr.startswith("error: reward gate: stop: ")
-    assert stopped.stderr.endswith("; to go on anyway set reward.gate.action=warn\n")
+    assert stopped.stderr.endswith("see runs/small/report.html; to go on anyway set reward.gate.action=warn\n")
+    report = read_json(run.report_json_path)
+    assert (report["audit"]["gate"]["decision"], report["arms"]) == ("stop", {}), "nothing of the RL that was undone"
     assert len(stopped.stderr.splitlines()) == 1
     assert [stage for stage in STAGES if run.is_done(stage)] == ["sft", "negatives", "reward"]
     assert read_json(run.audit_path)["gate"]["decision"] == "stop"
@@ -206,6 +208,7 @@ def test_alternatives_to_rl_can_be_added_to_a_finished_run(folder: Path) -> None
     assert {row["b"] for row in scores["baseline_contrasts"]} == {f"{name}/raw" for name in names[2:]}
     assert list(scores["costs"]) == names
     assert scores["costs"]["best_of_n"]["decoded_tokens"] > scores["costs"]["sft"]["decoded_tokens"] > 0
+    assert scores["costs"]["rl"]["trained_tokens"] > scores["costs"]["rl"]["sampled_tokens"] > 0
     for arm, summary in run.summary("baselines")["arms"].items():
         assert 1 <= summary["steps"] <= 2
         assert scores["costs"][arm]["trained_tokens"] == summary["trained_tokens"] > 0

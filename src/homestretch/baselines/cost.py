@@ -19,6 +19,8 @@ NEEDS: dict[str, tuple[str, ...]] = {
 }
 """The stages behind SFT whose files an arm is made of. Where arms share one, each is charged all of it."""
 
+TOKENS = ("sampled_tokens", "scored_tokens", "trained_tokens")
+
 
 @dataclass(frozen=True, slots=True)
 class Decoding:
@@ -49,9 +51,7 @@ def _cost(arm: str, config: RunConfig, rundir: RunDir, decoding: Decoding) -> di
         "training_seconds": own.get("seconds", 0.0),
         "total_seconds": round(needed + own.get("seconds", 0.0), 1),
         "sampled_completions": own.get("sampled_completions", 0),
-        "sampled_tokens": own.get("sampled_tokens", 0),
-        "scored_tokens": own.get("scored_tokens", 0),
-        "trained_tokens": own.get("trained_tokens", 0),
+        **{key: own.get(key, 0) for key in TOKENS},
         "samples_per_output": config.baselines.best_of_n.n if arm == "best_of_n" else 1,
         "decoded_tokens": decoding.tokens,
         "decoding_seconds": round(decoding.seconds, 1),
@@ -61,10 +61,9 @@ def _cost(arm: str, config: RunConfig, rundir: RunDir, decoding: Decoding) -> di
 def _own(arm: str, config: RunConfig, rundir: RunDir) -> dict[str, Any]:
     """What the arm's own training said of itself; nothing for SFT, which all of them start from, and for decoding."""
     if arm == "rl":
-        per_update = config.rl.prompts_per_update * config.rl.completions_per_prompt
-        unrecorded = dict.fromkeys(("sampled_tokens", "scored_tokens", "trained_tokens"))
-        sampled = rundir.summary("rl").get("updates", 0) * per_update
-        return {"seconds": _seconds(rundir, "rl"), "sampled_completions": sampled, **unrecorded}
+        done = rundir.summary("rl")
+        sampled = done.get("updates", 0) * config.rl.prompts_per_update * config.rl.completions_per_prompt
+        return dict.fromkeys(TOKENS) | done | {"sampled_completions": sampled}
     if arm in config.baselines.trained_arms:
         return dict(rundir.summary("baselines")["arms"][arm])
     return {}

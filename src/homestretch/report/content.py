@@ -53,17 +53,17 @@ class Content:
 
 
 def read_content(config: RunConfig, rundir: RunDir) -> Content:
-    """Read the run directory; nothing is computed here and nothing is required to be there."""
+    """Read the run directory; nothing is computed here, no stage need be done, and what is not done is not read."""
     stages = planned_stages(with_baselines=bool(config.baselines.arms))
     recipe = rundir.config_path.read_text(encoding="utf-8") if rundir.config_path.exists() else ""
     return Content(
         name=config.name,
         seed=config.seed,
         flag_threshold=config.evaluate.flag_threshold,
-        scores=_json(rundir.scores_path),
-        samples=_jsonl(rundir.samples_path),
-        metrics=_jsonl(rundir.metrics_path),
-        audit=_json(rundir.audit_path),
+        scores=_json(rundir.scores_path) if rundir.is_done("evaluate") else None,
+        samples=_jsonl(rundir.samples_path) if rundir.is_done("evaluate") else [],
+        metrics=[row for row in _jsonl(rundir.metrics_path) if rundir.is_done(row["stage"])],
+        audit=_json(rundir.audit_path) if rundir.is_done("reward") else None,
         negatives_train=_jsonl(rundir.negatives_dir / "train.jsonl"),
         negatives_validation=_jsonl(rundir.negatives_dir / "validation.jsonl"),
         unused_modes=_unused_modes(rundir),

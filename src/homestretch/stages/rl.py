@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 import time
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
@@ -73,6 +74,8 @@ class _Session:
     """Alarms so far that the learned part was to learn from."""
     best_completions: list[Completion] = field(default_factory=list)
     """Of the validation examples, by the best checkpoint."""
+    tokens: Counter[str] = field(default_factory=Counter)
+    """What all updates sampled, scored and trained on (`_tokens`)."""
 
 
 def run(config: RunConfig, rundir: RunDir) -> dict[str, Any]:
@@ -101,7 +104,8 @@ def run(config: RunConfig, rundir: RunDir) -> dict[str, Any]:
     if guard.best_update == 0:
         say("rl: no update beat the SFT model on the held-out metrics, so policy/ is the SFT model")
     alarms = [asdict(alarm) for alarm in guard.state.alarms]
-    return {"updates": update, "kept_update": guard.best_update, "stopped": stopped, "alarms": alarms}
+    done = {"updates": update, "kept_update": guard.best_update, "stopped": stopped, "alarms": alarms}
+    return done | dict(session.tokens)
 
 
 def _session(config: RunConfig, rundir: RunDir, models: Models, splits: Splits) -> _Session:
@@ -140,6 +144,7 @@ def _train(session: _Session, prompts: list[Example]) -> tuple[int, str]:
             stats = learner.update(rollouts, rng)
             times = {"rl/seconds_rollout": collected - start, "rl/seconds_update": time.perf_counter() - collected}
             rundir.log_metrics("rl", update, _metrics(rollouts, stats, beta, session.reward) | times)
+            session.tokens.update(_tokens(rollouts, stats.num_steps / config.rl.num_minibatches))
             advance(1)
             if update % config.rl.validate_every and update < config.rl.num_updates:
                 continue
@@ -267,6 +272,13 @@ def load_reward(trunk: LanguageModel, path: Path, config: RunConfig, *, name: st
 def _learner(config: RunConfig, models: Models, train: tuple[Example, ...]) -> Learner:
     references = encoded_pairs(models.policy.codec, train)[0] if config.rl.sft_mix.coefficient else []
     return Learner(models.policy, models.frozen, config.rl, references=references)
+
+
+def _tokens(rollouts: list[Rollout], num_epochs: float) -> dict[str, int]:
+    """What an update took, a group's prompt counted once: forward only are old policy, reference and reward."""
+    sampled = sum(len(r.completion_ids) for r in rollouts)
+    passed = sampled + sum(map(len, {r.example.id: r.prompt_ids for r in rollouts}.values()))
+    return {"sampled_tokens": sampled, "scored_tokens": 3 * passed, "trained_tokens": round(num_epochs * passed)}
 
 
 def _metrics(rollouts: list[Rollout], stats: UpdateStats, beta: float, reward: RewardComposition) -> dict[str, float]:
