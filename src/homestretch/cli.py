@@ -34,10 +34,14 @@ Overrides = Annotated[
 
 
 class Arm(StrEnum):
-    """Which of a run's models."""
+    """Which of a run's models, or ways to decode."""
 
     rl = "rl"
     sft = "sft"
+    rejection_sft = "rejection_sft"
+    dpo = "dpo"
+    unlikelihood = "unlikelihood"
+    best_of_n = "best_of_n"
 
 
 @contextlib.contextmanager
@@ -182,7 +186,7 @@ def generate(
         Path, typer.Option(help="Documents: .jsonl, .csv or .parquet with the recipe's columns, or .txt.")
     ],
     output: Annotated[Path | None, typer.Option(help="JSONL to write (standard output if not given).")] = None,
-    arm: Annotated[Arm, typer.Option(help="The model after reinforcement learning, or before.")] = Arm.rl,
+    arm: Annotated[Arm, typer.Option(help="After reinforcement learning, before, or another arm.")] = Arm.rl,
     raw: Annotated[bool, typer.Option("--raw/--post-process", help="Outputs as they are, or cleaned up.")] = True,
 ) -> None:
     """Write completions of a file's documents: one line each with id, text and terminated."""

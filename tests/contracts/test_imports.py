@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import ast
+import os
 import subprocess
 import sys
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -106,8 +106,10 @@ def test_help_loads_no_heavy_library() -> None:
 
 def test_help_takes_less_than_a_second() -> None:
     def seconds() -> float:
-        start = time.perf_counter()
+        """Of processor time: other work on the machine is not ours to time."""
+        before = os.times()
         subprocess.run([sys.executable, "-m", "homestretch", "--help"], capture_output=True, check=True)
-        return time.perf_counter() - start
+        after = os.times()
+        return after.children_user + after.children_system - before.children_user - before.children_system
 
-    assert min(seconds() for _ in range(5)) < 1.0  # the best of five: other work on the machine is not ours to time
+    assert min(seconds() for _ in range(3)) < 1.0

@@ -212,6 +212,9 @@ def test_alternatives_to_rl_can_be_added_to_a_finished_run(folder: Path) -> None
     for arm, summary in run.summary("baselines")["arms"].items():
         assert 1 <= summary["steps"] <= 2
         assert scores["costs"][arm]["trained_tokens"] == summary["trained_tokens"] > 0
+    (folder / "in.txt").write_text("Ann: shall we eat at 6?\n")
+    done = homestretch("generate", "runs/small", "--input", "in.txt", "--arm", "dpo", cwd=folder)
+    assert [json.loads(line)["id"] for line in done.stdout.splitlines()] == ["in.txt:1"], done.stderr
     assert "The cheapest alternative was" in read_json(run.report_json_path)["verdict"]
     refused = homestretch("run", "x.yaml", cwd=folder)
     assert refused.returncode == 2
@@ -226,7 +229,7 @@ def test_two_processes_do_not_share_a_run(folder: Path) -> None:
     assert "another homestretch process" in done.stderr
 
 
-@pytest.mark.parametrize("arm", ["rl", "sft"])
+@pytest.mark.parametrize("arm", ["rl", "best_of_n"])
 def test_generate_writes_a_row_per_document(folder: Path, arm: str) -> None:
     (folder / "in.txt").write_text("Ann: shall we eat at 6?\nBob: I have sold the red bike.\n")
     done = homestretch(

@@ -78,6 +78,15 @@ def test_a_stage_alone_says_what_it_needs(tmp_path: Path, capsys: pytest.Capture
     assert "rl needs negatives, reward done first" in capsys.readouterr().err
 
 
+def test_generate_refuses_an_arm_that_the_run_has_not(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    RunDir(tmp_path).config_path.write_text("")
+    assert call("generate", str(tmp_path), "--input", "x.txt", "--arm", "dpo") == 2
+    assert "baselines is not done, so there is no baselines/dpo/" in capsys.readouterr().err
+    RunDir(tmp_path).mark_done("baselines", {"arms": {"unlikelihood": {}}})
+    assert call("generate", str(tmp_path), "--input", "x.txt", "--arm", "dpo") == 2
+    assert "no arm 'dpo' in this run; add it to baselines.arms" in capsys.readouterr().err
+
+
 def test_generate_refuses_what_is_no_run(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert call("generate", str(tmp_path), "--input", "x.txt") == 2
     assert "not a run's directory" in capsys.readouterr().err
