@@ -119,7 +119,9 @@ def test_not_ending_never_pays(weight, value):
 
 def test_undefined_counts_as_nothing_but_not_for_the_learned_reward():
     term = RewardTerm("t", lambda e, c: np.array([np.nan, 1.0, np.nan, 1.0]), 2.0)
-    assert composition(term)(EXAMPLES, REFERENCES).scores.tolist() == [0.5, 2.5, 0.5, 2.5]
+    scored = composition(term)(EXAMPLES, REFERENCES)
+    assert scored.scores.tolist() == [0.5, 2.5, 0.5, 2.5]
+    assert np.isnan(scored.terms["term/t"]).tolist() == [True, False, True, False]
     with pytest.raises(TrainingError, match="rl/reward_model is not finite"):
         composition(term, weight=0.0, learned=float("nan"))(EXAMPLES, REFERENCES)
 

@@ -32,8 +32,8 @@ class ScorerWithTerms(Scorer, Protocol):
 class RewardComposition:
     """Everything that is added up for one completion. The KL term is per token and not here.
 
-    score = weight * shaped + length penalty + sum of each term's weight * value. Without a terminator it is
-    max(1, weight) * floor instead, plus what the terms take off, so that not ending never pays.
+    score = weight * shaped + length penalty + sum of each term's weight * value, undefined counting as 0. Without a
+    terminator it is max(1, weight) * floor instead, plus what the terms take off, so that not ending never pays.
     """
 
     reward: Scorer
@@ -48,7 +48,8 @@ class RewardComposition:
     terms: tuple[RewardTerm, ...] = ()
 
     def __call__(self, examples: Sequence[Example], completions: Sequence[Completion]) -> ScoredCompletions:
-        """Score completions; each part is in `terms` before its weight, those of `rl.terms` as "term/NAME".
+        """Score completions; each part is in `terms` before its weight, those of `rl.terms` as "term/NAME", NaN where
+        undefined.
 
         ValueError if the learned reward has the wrong shape, TrainingError if it is not finite or a term fails.
         """
@@ -61,7 +62,8 @@ class RewardComposition:
         )  # fmt: skip
         terminated = np.array([c.terminated for c in completions])
         values = {term.name: term(examples, completions) for term in self.terms}
-        added = sum((term.weight * values[term.name] for term in self.terms), start=np.zeros(len(examples)))
+        paid = (term.weight * np.nan_to_num(values[term.name]) for term in self.terms)
+        added = sum(paid, start=np.zeros(len(examples)))
         floor = max(1.0, self.weight) * self.floor + np.minimum(added, 0.0)
         scores = np.where(terminated, self.weight * shaped + penalty + added, floor)
         parts = {"reward_model": learned, **scored.terms, "shaped": shaped, "length_penalty": penalty}

@@ -23,7 +23,7 @@ class RewardTerm:
     weight: float
 
     def __call__(self, examples: Sequence[Example], completions: Sequence[Completion]) -> NDArray[np.float64]:
-        """The scorer's values before the weight, shape (n,); undefined ones (NaN) count as 0, for and against nothing.
+        """The scorer's values before the weight, shape (n,); NaN where it is undefined.
 
         TrainingError, one line with the scorer's name and the first example's id that is at fault where there is one,
         if the scorer raises, gives another shape than (n,), no numbers, or an infinite one.
@@ -39,7 +39,7 @@ class RewardTerm:
             raise TrainingError(
                 f"rl.terms: {self.name} is infinite (example {bad!r}); return NaN where it is undefined"
             )
-        return np.where(np.isnan(values), 0.0, values)
+        return values
 
     def _called(self, examples: Sequence[Example], completions: Sequence[Completion]) -> NDArray[np.float64]:
         try:

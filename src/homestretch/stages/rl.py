@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from homestretch.algorithms.guard import Guard, Observation
 from homestretch.algorithms.learner import Learner, UpdateStats
@@ -290,8 +291,13 @@ def _metrics(rollouts: list[Rollout], stats: UpdateStats, beta: float, reward: R
         "rl/length_ratio": float(np.mean((word_counts(completions) + 1) / (expected + 1))),
         "rl/beta": beta,
     }
-    row |= {f"rl/{term}": float(np.mean([r.terms[term] for r in rollouts])) for term in rollouts[0].terms}
+    row |= _means({f"rl/{term}": np.array([r.terms[term] for r in rollouts]) for term in rollouts[0].terms})
     return row | {f"rl/{name}": float(value) for name, value in asdict(stats).items() if value is not None}
+
+
+def _means(values: Mapping[str, NDArray[np.float64]]) -> dict[str, float]:
+    """Over what is defined; what is nowhere is left out."""
+    return {name: float(np.nanmean(found)) for name, found in values.items() if not np.isnan(found).all()}
 
 
 def _validate(session: _Session, update: int, kl: float) -> tuple[Observation, list[Completion], dict[str, float]]:
@@ -321,8 +327,7 @@ def _validate(session: _Session, update: int, kl: float) -> tuple[Observation, l
     }
     if len(held_out):
         row["validation/held_out_reward"] = float(held_out.mean())
-    row |= {f"validation/{term}": float(values.mean()) for term, values in scored.terms.items()}
-    row |= {f"validation/{name}": float(np.nanmean(x)) for name, x in statistics.items() if not np.isnan(x).all()}
+    row |= _means({f"validation/{name}": values for name, values in (*scored.terms.items(), *statistics.items())})
     say(f"rl: update {update}: " + ", ".join(f"{name.partition('/')[2]} {value:.3f}" for name, value in row.items()))
     for example, completion, score in list(zip(examples, completions, scores, strict=True))[:_SAMPLES_SHOWN]:
         sample = {"text": completion.text, "terminated": completion.terminated, "score": float(score)}
