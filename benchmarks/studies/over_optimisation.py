@@ -11,7 +11,9 @@ as a term of weight 0 and seen by nobody. Variants: `guard` (the recipe's guard 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from itertools import pairwise
 from pathlib import Path
+from statistics import fmean
 from typing import Any
 
 import numpy as np
@@ -42,19 +44,28 @@ def variants(num_updates: int) -> tuple[runs.Variant, ...]:
 
 
 def curve(rundir: RunDir) -> dict[str, Any]:
-    """What every validation saw: the update, KL, paid reward, held-out score and truth; and what became of the run.
+    """What every validation saw: the update, KL, rewards, held-out score and truth; and what became of the run.
 
-    `kl` is that of the update's rollouts, nats per completion, so of the policy one step before the validated one; 0 at
-    the SFT model. `reward` is in the calibrated unit, the SD over SFT samples.
+    `kl` (nats per completion) and `reward`, of samples for training prompts, are means over the updates since the last
+    validation, so of policies that lie before the validated one; at the SFT model 0, and the first such mean, since one
+    update is few samples. `greedy` is the reward of the outputs that are validated. Rewards are in the calibrated unit,
+    the SD over SFT samples.
     """
     rows = [row for row in read_jsonl(rundir.metrics_path) if row["stage"] == "rl"]
-    kl = {row["step"]: row["rl/kl"] for row in rows if "rl/kl" in row} | {0: 0.0}
+    updates = [row for row in rows if "rl/kl" in row]
     seen = [row for row in rows if "validation/score" in row]
+    since = list(pairwise(row["step"] for row in seen))
     done = rundir.summary("rl")
+
+    def means(key: str) -> list[float]:
+        return [fmean(row[key] for row in updates if start < row["step"] <= end) for start, end in since]
+
+    sampled = means("rl/score")
     return {
         "update": [row["step"] for row in seen],
-        "kl": [max(0.0, kl[row["step"]]) for row in seen],
-        "reward": [row["validation/score"] for row in seen],
+        "kl": [0.0, *(max(0.0, mean) for mean in means("rl/kl"))],
+        "reward": [sampled[0], *sampled],
+        "greedy": [row["validation/score"] for row in seen],
         "held_out": [row["validation/selection"] for row in seen],
         "truth": [row[f"validation/term/{TRUTH}"] for row in seen],
         "kept_update": done["kept_update"],
@@ -78,12 +89,13 @@ def outcome(one: Mapping[str, Any]) -> dict[str, float]:
 
     All but `kl` and `alarms` are changes from the SFT model.
     """
-    reward, truth = (np.array(one[key]) - one[key][0] for key in ("reward", "truth"))
+    reward, greedy, truth = (np.array(one[key]) - one[key][0] for key in ("reward", "greedy", "truth"))
     shipped = one["update"].index(one["kept_update"])
     return {
         "updates": one["update"][-1],
         "kl": one["kl"][-1],
         "reward": float(reward[-1]),
+        "greedy": float(greedy[-1]),
         "truth": float(truth[-1]),
         "best_truth": float(truth.max()),
         "shipped_truth": float(truth[shipped]),
@@ -114,9 +126,9 @@ def saved_by_guard(curves: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
 
 def section(setting: dict[str, Any]) -> str:
     """The tables of one recipe."""
-    columns = ["", "updates", "KL at the end", "reward at the end", "truth at the end", "truth at its best",
-               "truth of what is shipped", "alarms"]  # fmt: skip
-    forms = ["updates", "kl", "reward", "truth", "best_truth", "shipped_truth", "alarms"]
+    columns = ["", "updates", "KL at the end", "reward of samples at the end", "of greedy outputs", "truth at the end",
+               "truth at its best", "truth of what is shipped", "alarms"]  # fmt: skip
+    forms = ["updates", "kl", "reward", "greedy", "truth", "best_truth", "shipped_truth", "alarms"]
     rows = [[name, *(_cell(found[key], key) for key in forms)] for name, found in setting["outcomes"].items()]
     lines = [
         f"{name}: what it ships minus what RL without a guard ends with, {TRUTH}: "
@@ -138,24 +150,24 @@ def _cell(found: Mapping[str, Any], key: str) -> str:
 
 
 def draw(setting: Mapping[str, Any], path: Path) -> None:
-    """Reward and truth against the square root of the KL (Gao et al. 2023), an SVG; the same bytes every time."""
+    """Rewards and truth against the square root of the KL (Gao et al. 2023), an SVG; the same bytes every time."""
     import io
 
     import matplotlib
     from matplotlib.figure import Figure
 
     colours = dict(zip(CHANGES, ("#1f6f8b", "#b5651d", "#a02020"), strict=True))
-    panels = (("reward", "paid reward, SD of SFT samples"), ("truth", f"exact truth, {TRUTH}"))
+    panels = (("reward", "reward of samples"), ("greedy", "reward of greedy outputs"), ("truth", f"truth, {TRUTH}"))
     with matplotlib.rc_context({"svg.hashsalt": "homestretch", "svg.fonttype": "none", "font.size": 9}):
-        figure = Figure(figsize=(8.0, 3.0), layout="constrained", facecolor="white")
-        for axes, (key, label) in zip(figure.subplots(1, 2), panels, strict=True):
+        figure = Figure(figsize=(11.0, 3.0), layout="constrained", facecolor="white")
+        for axes, (key, label) in zip(figure.subplots(1, 3), panels, strict=True):
             for name, of_seed in setting["curves"].items():
                 for i, one in enumerate(of_seed.values()):
                     change = np.array(one[key]) - one[key][0]
                     axes.plot(np.sqrt(one["kl"]), change, "o-", color=colours[name], linewidth=1, markersize=2.5,
                               alpha=0.8, label=name if i == 0 else None)  # fmt: skip
             axes.axhline(0, color="#999999", linewidth=0.8)
-            axes.set_xlabel("square root of the KL to the SFT model, nats per completion")
+            axes.set_xlabel("square root of the KL, nats per completion")
             axes.set_ylabel(f"{label}, change")
             axes.spines[["top", "right"]].set_visible(False)
         figure.axes[0].legend(frameon=False)
