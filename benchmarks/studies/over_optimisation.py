@@ -87,7 +87,7 @@ def measure(found: runs.Runs) -> dict[str, Any]:
 def outcome(one: Mapping[str, Any]) -> dict[str, float]:
     """A curve in numbers: how far it went, and reward and truth at its end, truth at its best and as shipped.
 
-    All but `kl` and `alarms` are changes from the SFT model.
+    `reward` is the change since the first validation interval; `greedy` and truths are changes from the SFT model.
     """
     reward, greedy, truth = (np.array(one[key]) - one[key][0] for key in ("reward", "greedy", "truth"))
     shipped = one["update"].index(one["kept_update"])
@@ -137,7 +137,10 @@ def section(setting: dict[str, Any]) -> str:
         for name, found in setting["saved"].items()
     ]
     seeds = ", ".join(map(str, setting["seeds"]))
-    about = f"Means over seeds {seeds} with 95 % t intervals; reward and truth are changes from the SFT model."
+    about = (
+        f"Means over seeds {seeds} with 95 % t intervals. Truth and the reward of greedy outputs are changes from the "
+        "SFT model, the reward of samples from its mean before the first validation."
+    )
     return "\n\n".join([markdown(columns, rows), about, *lines])
 
 

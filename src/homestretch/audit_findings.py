@@ -153,11 +153,11 @@ def _class(mode: str, entry: Mapping[str, Any], limits: GateConfig) -> AuditFind
         meaning = "too few examples to show that the reward sees this failure at all (the interval reaches 0.5)."
     else:
         meaning = "told apart well." if auc >= CLEAR_AUC else "seen, with errors."
-        over_edits = entry.get("auc_over_edits")
-        if over_edits is not None and over_edits < limits.min_class_auc:
+        edits = entry.get("over_edits") or {}
+        if edits.get("high") is not None and edits["high"] < limits.min_class_auc:
             meaning = (
-                f"told from the reference, but hardly from an edit of it that is still true ({over_edits:.2f}, "
-                f"n = {entry['n_edits']}): what the reward sees may be the editing."
+                f"told from the reference, but hardly from an edit of it that is still true ({edits['auc']:.2f}, "
+                f"95 % {edits['low']:.2f} to {edits['high']:.2f}, n = {edits['n']}): the reward may see the editing."
             )
     return AuditFinding(mode, auc, meaning, bad, unseen, low, entry.get("high"), entry.get("n"))
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from homestretch.rundir import open_finished
+from homestretch.rundir import RunDir, open_finished
 from homestretch.types import UserError
 
 _FOLDERS = {"sft": ("sft", "sft"), "rl": ("rl", "policy"), "best_of_n": ("reward", "reward")}
@@ -24,9 +24,9 @@ def generate_rows(run: Path, input_path: Path, *, arm: str, is_raw: bool) -> lis
     from homestretch.recipe import load_recipe
 
     stage, folder = _FOLDERS.get(arm, ("baselines", f"baselines/{arm}"))
-    rundir = open_finished(run, stage, folder=folder)
-    if not (rundir.path / folder).is_dir():
+    if stage == "baselines" and RunDir(run).config_path.is_file() and not (run / folder).is_dir():
         raise UserError(f"{run}: no arm {arm!r} in this run; add it to baselines.arms and run `homestretch baselines`")
+    rundir = open_finished(run, stage, folder=folder)
     config = load_recipe(rundir.config_path)
     examples = load_prompts(config, input_path)
     train = () if is_raw else load_splits(config).train

@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 
-from homestretch.rundir import RunDir, planned_stages, read_json, read_jsonl
+from homestretch.rundir import RunDir, planned_stages, read_json, read_jsonl, write_jsonl
 
 RECIPE = """
 name: small
@@ -117,6 +117,7 @@ def test_the_gate_stops_before_rl_and_the_same_command_goes_on_where_it_is_told_
     assert stopped.stderr.endswith("see runs/small/report.html; to go on anyway set reward.gate.action=warn\n")
     report = read_json(run.report_json_path)
     assert (report["audit"]["gate"]["decision"], report["arms"]) == ("stop", {}), "nothing of the RL that was undone"
+    assert "rl" not in {row["stage"] for row in read_jsonl(run.metrics_path)}
     assert len(stopped.stderr.splitlines()) == 1
     assert [stage for stage in STAGES if run.is_done(stage)] == ["sft", "negatives", "reward"]
     assert read_json(run.audit_path)["gate"]["decision"] == "stop"
@@ -212,9 +213,12 @@ def test_alternatives_to_rl_can_be_added_to_a_finished_run(folder: Path) -> None
     for arm, summary in run.summary("baselines")["arms"].items():
         assert 1 <= summary["steps"] <= 2
         assert scores["costs"][arm]["trained_tokens"] == summary["trained_tokens"] > 0
-    (folder / "in.txt").write_text("Ann: shall we eat at 6?\n")
-    done = homestretch("generate", "runs/small", "--input", "in.txt", "--arm", "dpo", cwd=folder)
-    assert [json.loads(line)["id"] for line in done.stdout.splitlines()] == ["in.txt:1"], done.stderr
+    evaluated = read_jsonl(run.samples_path)
+    write_jsonl(folder / "in.jsonl", [{"id": row["id"], "document": row["source"]} for row in evaluated])
+    for arm in ("sft", "dpo"):
+        done = homestretch("generate", "runs/small", "--input", "in.jsonl", "--arm", arm, cwd=folder)
+        texts = [json.loads(line)["text"] for line in done.stdout.splitlines()]
+        assert texts == [row["arms"][f"{arm}/raw"]["text"] for row in evaluated], done.stderr
     assert "The cheapest alternative was" in read_json(run.report_json_path)["verdict"]
     refused = homestretch("run", "x.yaml", cwd=folder)
     assert refused.returncode == 2

@@ -504,8 +504,12 @@ def test_a_class_is_told_from_true_edits_as_well():
         return np.array([float(c.text == e.reference) for e, c in zip(asked, answers, strict=True)])
 
     found = audit_of(own_words, examples, rows, with_class(train, "wrong_day", other_day))["classes"]["wrong_day"]
-    assert (found["auc"], found["auc_over_edits"], found["n_edits"]) == (1.0, 0.5, 30)
-    assert run_audit(oracle)["classes"]["wrong_day"]["auc_over_edits"] is None
+    assert (found["auc"], found["over_edits"]["auc"], found["over_edits"]["n"]) == (1.0, 0.5, 30)
+    early = {e.id for e in examples[:20]}
+    apart = [r for r in rows if r.mode == "reference" or (r.mode == "wrong_day") == (r.example_id in early)]
+    result = audit_of(own_words, examples, apart, with_class(train, "wrong_day", other_day))
+    assert result["classes"]["wrong_day"]["over_edits"] == {"auc": None, "low": None, "high": None, "n": 0}
+    assert "over edits, wrong_day: no document has both such a failure and an edited reference" in result["notes"]
 
 
 def test_the_audit_compares_best_of_n_with_greedy_decoding():

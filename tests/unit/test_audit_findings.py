@@ -140,11 +140,12 @@ def test_the_recipe_moves_the_thresholds_and_the_audit_remembers_them() -> None:
 
 
 def test_a_class_that_is_only_told_by_its_editing_is_said_to_be() -> None:
-    entry = {"auc": 0.9, "low": 0.8, "high": 1.0, "n": 40, "auc_over_edits": 0.52, "n_edits": 12}
-    (found,) = class_findings({"classes": {"wrong_date": entry}})
-    assert "hardly from an edit of it that is still true (0.52, n = 12)" in found.meaning
+    entry = {"auc": 0.9, "low": 0.8, "high": 1.0, "n": 40}
+    few, edits = ({"auc": 0.5, "low": low, "high": high, "n": 12} for low, high in ((0.3, 0.7), (0.4, 0.6)))
+    (found,) = class_findings({"classes": {"wrong_date": entry | {"over_edits": edits}}})
+    assert "hardly from an edit of it that is still true (0.50, 95 % 0.40 to 0.60, n = 12)" in found.meaning
     assert not found.is_bad
-    (found,) = class_findings({"classes": {"wrong_date": entry | {"auc_over_edits": 0.8}}})
+    (found,) = class_findings({"classes": {"wrong_date": entry | {"over_edits": few}}})
     assert found.meaning == "told apart well."
 
 

@@ -20,7 +20,7 @@ from homestretch.rewards.training import RewardData, train_reward
 from homestretch.rundir import RunDir, read_json, read_jsonl, write_jsonl
 from homestretch.stages import rl
 from homestretch.training import summed_nll
-from homestretch.types import Completion, Judged
+from homestretch.types import Completion, Judged, Rollout
 
 HERE = "unit.test_guard_rl"
 SETTINGS = {
@@ -136,6 +136,23 @@ def run_rl(trained, tmp_path, monkeypatch):
         return config, rundir, rl.run(config, rundir)
 
     return run
+
+
+def test_an_update_s_tokens_count_a_group_s_prompt_once():
+    """Two prompts of 3 and 2 tokens, with two completions of 1 and 2 tokens each; two epochs of two steps."""
+    rollouts = [
+        Rollout(example, Completion("x"), prompt, (7,) * length, 0.0)
+        for example, prompt in zip(tiny_examples(2), ((1, 2, 3), (4, 5)), strict=True)
+        for length in (1, 2)
+    ]
+    counted = {"sampled_tokens": 6, "scored_tokens": 33, "trained_tokens": 22}
+    assert rl._tokens(rollouts, num_steps=4, num_minibatches=2) == counted
+    assert rl._tokens(rollouts, num_steps=4, num_minibatches=8) == counted, "no more steps than prompts"
+
+
+def test_a_logged_mean_is_over_what_is_defined():
+    found = rl._means({"a": np.array([np.nan, 1.0, 3.0]), "b": np.array([np.nan, np.nan])})
+    assert found == {"a": 2.0}
 
 
 def weights(model):

@@ -53,7 +53,7 @@ class Content:
 
 
 def read_content(config: RunConfig, rundir: RunDir) -> Content:
-    """Read the run directory; nothing is computed here, no stage need be done, and what is not done is not read."""
+    """Read the run directory; nothing is computed here, and what stages that are not done have left is not read."""
     stages = planned_stages(with_baselines=bool(config.baselines.arms))
     recipe = rundir.config_path.read_text(encoding="utf-8") if rundir.config_path.exists() else ""
     return Content(
@@ -64,8 +64,8 @@ def read_content(config: RunConfig, rundir: RunDir) -> Content:
         samples=_jsonl(rundir.samples_path) if rundir.is_done("evaluate") else [],
         metrics=[row for row in _jsonl(rundir.metrics_path) if rundir.is_done(row["stage"])],
         audit=_json(rundir.audit_path) if rundir.is_done("reward") else None,
-        negatives_train=_jsonl(rundir.negatives_dir / "train.jsonl"),
-        negatives_validation=_jsonl(rundir.negatives_dir / "validation.jsonl"),
+        negatives_train=_jsonl(rundir.negatives_dir / "train.jsonl") if rundir.is_done("negatives") else [],
+        negatives_validation=_jsonl(rundir.negatives_dir / "validation.jsonl") if rundir.is_done("negatives") else [],
         unused_modes=_unused_modes(rundir),
         # The report's own stage is left out: the report would change by being written.
         stages=tuple(_stage(rundir, stage) for stage in stages if stage != "report"),

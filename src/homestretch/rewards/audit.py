@@ -268,17 +268,19 @@ def _sides(
 
 def _class(mode: str, judged: Sequence[Judged], rewards: Floats, rng: np.random.Generator) -> dict[str, Any]:
     """`class_auc` of the references of the documents that have a completion of this class, over the class; and
-    `auc_over_edits`, that of truth-preserving edits of references: near 0.5, it is the editing that the reward sees."""
-    shares = _right_order(*_sides(mode, judged, rewards, EDITED_REFERENCE))
-    over_edits = float(np.mean(shares)) if len(shares) else None
+    `over_edits`, that of truth-preserving edits of references: near 0.5, it is the editing that the reward sees."""
     found = class_auc(*_sides(mode, judged, rewards), rng=rng)
-    return {**found, "auc_over_edits": over_edits, "n_edits": len(shares), "leave_one_out_auc": None}
+    shares = _right_order(*_sides(mode, judged, rewards, EDITED_REFERENCE))
+    low, high = _share_interval(shares, rng)
+    auc = float(np.mean(shares)) if len(shares) else None
+    over_edits = {"auc": auc, "low": low, "high": high, "n": len(shares)}
+    return {**found, "over_edits": over_edits, "leave_one_out_auc": None}
 
 
 def _edited_auc(judged: Sequence[Judged], rewards: Floats, rng: np.random.Generator) -> float | None:
     if not any(row.mode == EDITED_REFERENCE for row in judged):
         return None
-    auc: float | None = _class(EDITED_REFERENCE, judged, rewards, rng)["auc"]
+    auc: float | None = class_auc(*_sides(EDITED_REFERENCE, judged, rewards), rng=rng)["auc"]
     return auc
 
 
@@ -329,6 +331,12 @@ def _reasons(result: Mapping[str, Any]) -> list[str]:
         f"class {mode}: " + ("no reference to compare with" if n else "none of it on the held-out documents")
         for mode, n in unmeasured.items()
     ]
+    if result["probes"]["edited_reference"] is not None:
+        reasons += [
+            f"over edits, {mode}: no document has both such a failure and an edited reference"
+            for mode, entry in result["classes"].items()
+            if entry["over_edits"]["auc"] is None and mode not in unmeasured
+        ]
     reasons += [
         f"source-blind probe, {mode}: no train rows of this class, or no positives"
         for mode, auc in result["probes"]["source_blind"].items()

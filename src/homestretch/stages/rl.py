@@ -5,7 +5,7 @@ from __future__ import annotations
 import shutil
 import time
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -145,7 +145,7 @@ def _train(session: _Session, prompts: list[Example]) -> tuple[int, str]:
             stats = learner.update(rollouts, rng)
             times = {"rl/seconds_rollout": collected - start, "rl/seconds_update": time.perf_counter() - collected}
             rundir.log_metrics("rl", update, _metrics(rollouts, stats, beta, session.reward) | times)
-            session.tokens.update(_tokens(rollouts, stats.num_steps / config.rl.num_minibatches))
+            session.tokens.update(_tokens(rollouts, stats.num_steps, config.rl.num_minibatches))
             advance(1)
             if update % config.rl.validate_every and update < config.rl.num_updates:
                 continue
@@ -275,10 +275,12 @@ def _learner(config: RunConfig, models: Models, train: tuple[Example, ...]) -> L
     return Learner(models.policy, models.frozen, config.rl, references=references)
 
 
-def _tokens(rollouts: list[Rollout], num_epochs: float) -> dict[str, int]:
+def _tokens(rollouts: Sequence[Rollout], num_steps: int, num_minibatches: int) -> dict[str, int]:
     """What an update took, a group's prompt counted once: forward only are old policy, reference and reward."""
+    prompts = {r.prompt_ids for r in rollouts}
     sampled = sum(len(r.completion_ids) for r in rollouts)
-    passed = sampled + sum(map(len, {r.example.id: r.prompt_ids for r in rollouts}.values()))
+    passed = sampled + sum(map(len, prompts))
+    num_epochs = num_steps / min(num_minibatches, len(prompts))
     return {"sampled_tokens": sampled, "scored_tokens": 3 * passed, "trained_tokens": round(num_epochs * passed)}
 
 
