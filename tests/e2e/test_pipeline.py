@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 
-from homestretch.rundir import RunDir, planned_stages, read_json, read_jsonl, write_jsonl
+from homestretch.rundir import RunDir, planned_stages, read_json, read_jsonl
 
 RECIPE = """
 name: small
@@ -213,16 +213,15 @@ def test_alternatives_to_rl_can_be_added_to_a_finished_run(folder: Path) -> None
     for arm, summary in run.summary("baselines")["arms"].items():
         assert 1 <= summary["steps"] <= 2
         assert scores["costs"][arm]["trained_tokens"] == summary["trained_tokens"] > 0
-    evaluated = read_jsonl(run.samples_path)
-    write_jsonl(folder / "in.jsonl", [{"id": row["id"], "document": row["source"]} for row in evaluated])
-    for arm in ("sft", "dpo"):
-        done = homestretch("generate", "runs/small", "--input", "in.jsonl", "--arm", arm, cwd=folder)
-        texts = [json.loads(line)["text"] for line in done.stdout.splitlines()]
-        assert texts == [row["arms"][f"{arm}/raw"]["text"] for row in evaluated], done.stderr
     assert "The cheapest alternative was" in read_json(run.report_json_path)["verdict"]
     refused = homestretch("run", "x.yaml", cwd=folder)
     assert refused.returncode == 2
     assert "baselines.arms" in refused.stderr
+    for other in (run.sft_dir, run.policy_dir, run.baselines_dir / "unlikelihood"):  # an arm is its own folder's model
+        shutil.rmtree(other)
+    (folder / "in.txt").write_text("Ann: shall we eat at 6?\n")
+    done = homestretch("generate", "runs/small", "--input", "in.txt", "--arm", "dpo", cwd=folder)
+    assert [json.loads(line)["id"] for line in done.stdout.splitlines()] == ["in.txt:1"], done.stderr
 
 
 def test_two_processes_do_not_share_a_run(folder: Path) -> None:
