@@ -88,7 +88,8 @@ def pass_gate(config: RunConfig, rundir: RunDir) -> None:
     if decided != audit.get("gate"):
         write_json(rundir.audit_path, {**audit, "gate": decided})
     if decided["decision"] == "stop":
-        rundir.drop_metrics("rl")  # of one that was stopped before
+        if not rundir.is_done("rl"):
+            rundir.drop_metrics("rl")  # of one that was stopped before
         import_module("homestretch.stages.report").run(config, rundir)
         raise UserError(f"{gate_line(decided)}; see {rundir.report_path}; to go on anyway set reward.gate.action=warn")
 
