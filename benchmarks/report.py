@@ -211,6 +211,8 @@ def study_section(name: str, result: Mapping[str, Any]) -> str:
     study, parts = import_module(f"benchmarks.studies.{name}"), []
     for key, setting in result["settings"].items():
         parts.append(f"**{key}** ({where(result['runs'][key])})")
+        if overrides := setting.get("set"):
+            parts.append(f"The recipe with `{' '.join(overrides)}`.")
         if name in FIGURES:
             parts.append(f"![{name} on {key}]({figure_name(name, key)})")
         parts.append(study.section(setting))

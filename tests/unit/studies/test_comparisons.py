@@ -42,6 +42,9 @@ def test_full_against_paper_is_paired_by_seed(study, homestretch):
     text = report.study_section("full_vs_paper", result)
     assert "| C5: full rl/raw - paper rl/raw | fact_f1 | +0.100 +0.100 | +0.100" in text
     assert "RL shipped update: full-0 4 of 8" in text
+    assert "The recipe with" not in text
+    result["settings"]["small"]["set"] = ["dtype=bfloat16", "rl.num_updates=8"]
+    assert "The recipe with `dtype=bfloat16 rl.num_updates=8`." in report.study_section("full_vs_paper", result)
 
 
 def test_runs_with_two_sft_models_are_no_pair(study, homestretch):
