@@ -74,6 +74,7 @@ def _load_splits(data_json: str, seed: int, stamp: tuple[tuple[str, int, int], .
             notes.append(f"{split}: {cap} of {len(splits[split])} rows drawn (data.max_examples.{split})")
             splits[split] = drawn(splits[split], cap, np.random.default_rng([seed, index]))
     notes.extend(_leaks(splits))
+    splits["prompts"] = _told_apart(splits["prompts"], splits["train"])
     return Splits(**{split: tuple(splits[split]) for split in SPLITS}, notes=tuple(notes))
 
 
@@ -381,6 +382,17 @@ def _hold_out(splits: dict[str, list[Example]], fraction: float, seed: int, note
     held_out = {example.id for example in splits["validation"]}
     splits["train"] = [example for example in train if example.id not in held_out]
     notes.append(f"validation: {size} rows held out from train (there is no validation split)")
+
+
+def _told_apart(prompts: list[Example], train: Sequence[Example]) -> list[Example]:
+    """The prompts, under other ids if one of them is also a train example's: RL draws from both at once."""
+    taken = {example.id for example in train}
+    if taken.isdisjoint(example.id for example in prompts):
+        return prompts
+    prefix = "prompts/"
+    while any(prefix + example.id in taken for example in prompts):
+        prefix += "prompts/"
+    return [replace(example, id=prefix + example.id) for example in prompts]
 
 
 def _leaks(splits: Mapping[str, Sequence[Example]]) -> list[str]:

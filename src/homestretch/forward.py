@@ -18,6 +18,7 @@ from torch.nn.functional import pad as pad_end
 
 from homestretch.cross_attention import projected_once
 from homestretch.encoding import pad
+from homestretch.inspection import max_positions
 from homestretch.models import LanguageModel, accepted, additive_mask, decoder_start_id
 from homestretch.ops.logprobs import entropy, in_chunks, selected_logprobs
 from homestretch.ops.packing import pack, states_after
@@ -134,7 +135,9 @@ def _joined(lm: LanguageModel, batch: ResponseBatch) -> tuple[Tensor, Tensor]:
     prompt_mask = batch.prompt_mask[batch.prompt_index_B]
     length_B = prompt_mask.sum(1)
     end_B1 = (length_B + batch.mask_BT.sum(1))[:, None]
-    place_L = torch.arange(rounded_up(int(end_B1.max())), device=lm.device)
+    longest, limit = int(end_B1.max()), max_positions(lm.model.config)
+    width = rounded_up(longest) if limit is None else max(longest, min(rounded_up(longest), limit))
+    place_L = torch.arange(width, device=lm.device)
     ids = torch.full((len(length_B), len(place_L)), lm.codec.pad_id, device=lm.device)
     is_prompt = place_L < length_B[:, None]
     ids[is_prompt] = batch.prompt_ids[batch.prompt_index_B][prompt_mask]

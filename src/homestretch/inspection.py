@@ -185,6 +185,20 @@ def checked_family(place: str, model_config: Any) -> Literal["causal", "seq2seq"
     return family
 
 
+_RELATIVE = ("t5", "mt5", "umt5", "longt5", "switch_transformers")
+_FIRST_PLACES_UNUSED = ("roberta", "xlm-roberta", "camembert", "xlm-roberta-xl", "roberta-prelayernorm", "longformer")
+
+
+def max_positions(model_config: Any) -> int | None:
+    """How many tokens a model can place; None where positions are relative and have no end, or the config has none."""
+    limit = getattr(model_config, "max_position_embeddings", None)
+    if model_config.model_type in _RELATIVE or not isinstance(limit, int) or limit < 1:
+        return None
+    # RoBERTa's kind counts from the padding id on
+    unused = (model_config.pad_token_id or 0) + 1 if model_config.model_type in _FIRST_PLACES_UNUSED else 0
+    return limit - unused
+
+
 def _num_bytes(folder: Path, model_config: Any) -> int | None:
     if not folder.is_dir():
         return None

@@ -9,10 +9,18 @@ from typing import Any
 
 import numpy as np
 
-from homestretch.config import RunConfig
+from homestretch.config import DataConfig, RunConfig
 from homestretch.data import SPLITS, Splits, evaluation_examples, load_splits
 from homestretch.finder import load_find
-from homestretch.inspection import InspectedModel, check_model_folder, checked_family, first_line, inspect_model
+from homestretch.inspection import (
+    InspectedModel,
+    check_model_folder,
+    checked_family,
+    first_line,
+    inspect_model,
+    max_positions,
+    read_model_config,
+)
 from homestretch.recipe import differences, load_recipe
 from homestretch.rundir import RunDir
 from homestretch.types import Completion, Example, UserError
@@ -52,7 +60,7 @@ def validate(config: RunConfig, allowed_changes: Sequence[str] = ()) -> list[str
         attempt(lambda: _check_terms(config, tried))
     attempt(lambda: _check_device(config))
     if config.reward.backbone != "sft":
-        attempt(lambda: check_model_folder("reward.backbone", config.reward.backbone))
+        attempt(lambda: _check_backbone(config))
     model = attempt(lambda: inspect_model(config, splits.train if splits is not None else ()))
     if model is not None:
         for check in (_check_family, _check_terminator, _check_vocabulary, _check_positions, _check_disk):
@@ -191,22 +199,35 @@ def _check_vocabulary(model: InspectedModel, config: RunConfig) -> None:
 
 
 def _check_positions(model: InspectedModel, config: RunConfig) -> None:
-    prompt, completion = config.data.max_prompt_tokens, config.data.max_completion_tokens
-    if model.family == "causal":
-        limit = _positions(model.config)
-        if limit is not None and prompt + completion > limit:
+    _check_fit(model.name, model.config, config.data)
+
+
+def _check_backbone(config: RunConfig) -> None:
+    path = config.reward.backbone
+    check_model_folder("reward.backbone", path)
+    _check_fit(f"reward.backbone {path}", read_model_config("reward.backbone", path), config.data)
+
+
+def _check_fit(name: str, model_config: Any, data: DataConfig) -> None:
+    """Prompt and completion must find a place, and one more token: what the reward reads stands behind the last."""
+    prompt, completion = data.max_prompt_tokens, data.max_completion_tokens
+    if not getattr(model_config, "is_encoder_decoder", False):
+        limit = max_positions(model_config)
+        if limit is not None and prompt + completion + 1 > limit:
             raise UserError(
-                f"data.max_prompt_tokens + data.max_completion_tokens = {prompt + completion} is more than the {limit} "
-                f"positions of {model.name}; set data.max_prompt_tokens={max(1, limit - completion)} or less"
+                f"data.max_prompt_tokens + data.max_completion_tokens + 1 = {prompt + completion + 1} is more than the "
+                f"{limit} positions of {name}; set data.max_prompt_tokens={max(1, limit - completion - 1)} or less"
             )
         return
-    encoder, decoder = (_parts(model.config) * 2)[:2]
-    for key, tokens, part in (("max_prompt_tokens", prompt, encoder), ("max_completion_tokens", completion, decoder)):
-        limit = _positions(part)
-        if limit is not None and tokens > limit:
+    encoder, decoder = (_parts(model_config) * 2)[:2]
+    for key, tokens, part, extra in (
+        ("max_prompt_tokens", prompt, encoder, 0), ("max_completion_tokens", completion, decoder, 1),
+    ):  # fmt: skip
+        limit = max_positions(part)
+        if limit is not None and tokens + extra > limit:
             raise UserError(
-                f"data.{key} = {tokens} is more than the {limit} positions of {model.name}; "
-                f"set data.{key}={limit} or less"
+                f"data.{key}{' + 1' * extra} = {tokens + extra} is more than the {limit} positions of {name}; "
+                f"set data.{key}={limit - extra} or less"
             )
 
 
@@ -215,14 +236,6 @@ def _parts(model_config: Any) -> list[Any]:
     parts = [getattr(model_config, name, None) for name in ("encoder", "decoder")]
     found = [part for part in parts if hasattr(part, "model_type")]
     return found or [model_config]
-
-
-def _positions(model_config: Any) -> int | None:
-    """How many positions a model has; None where they are relative and have no end."""
-    if model_config.model_type in ("t5", "mt5", "umt5", "longt5", "switch_transformers"):
-        return None
-    limit = getattr(model_config, "max_position_embeddings", None)
-    return int(limit) if isinstance(limit, int) and limit > 0 else None
 
 
 def _check_template(model: InspectedModel, config: RunConfig, example: Example) -> None:

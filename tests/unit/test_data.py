@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from homestretch.config import EvaluateConfig, RunConfig
+from homestretch.config import DataConfig, EvaluateConfig, RunConfig
 from homestretch.data import Splits, evaluation_examples, load_prompts, load_splits
 from homestretch.prompts import flat, parse_template
 from homestretch.types import Example, UserError
@@ -334,3 +334,14 @@ def test_only_evaluate_max_examples_bounds_a_file_to_evaluate(tmp_path: Path) ->
     assert ids == sorted(ids) == [int(e.id) for e in file_examples(setting, file, max_examples=7)]
     other = setting.model_copy(update={"seed": 1})
     assert ids != [int(e.id) for e in file_examples(other, file, max_examples=7)]
+
+
+def test_prompts_with_the_ids_of_train_rows_are_told_apart(tmp_path: Path) -> None:
+    for name, keys in (("train", ("document", "reference")), ("validation", ("document", "reference")),
+                       ("prompts", ("document",))):  # fmt: skip
+        rows = [{"id": str(i)} | {key: f"{name} {key} {i}" for key in keys} for i in range(3)]
+        (tmp_path / f"{name}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    data = DataConfig(path=str(tmp_path), prompts=str(tmp_path / "prompts.jsonl"))
+    splits = load_splits(RunConfig(name="x", data=data))
+    assert [example.id for example in splits.train] == ["0", "1", "2"]
+    assert [example.id for example in splits.prompts] == ["prompts/0", "prompts/1", "prompts/2"]

@@ -99,8 +99,8 @@ def test_a_tokenizer_of_another_model(tmp_path: Path, llama: Path) -> None:
 
 
 @pytest.mark.parametrize(("prompt", "completion", "expected"), [
-    (200, 57, "data.max_prompt_tokens=199 or less"),
-    (200, 56, None),
+    (200, 56, "data.max_prompt_tokens=199 or less"),
+    (200, 55, None),
 ])  # fmt: skip
 def test_positions_of_a_causal_model(tmp_path: Path, prompt: int, completion: int, expected: str | None) -> None:
     lengths = {"max_prompt_tokens": prompt, "max_completion_tokens": completion}
@@ -109,9 +109,9 @@ def test_positions_of_a_causal_model(tmp_path: Path, prompt: int, completion: in
 
 
 def test_positions_of_an_encoder_decoder_count_each_side(tmp_path: Path) -> None:
-    fits = {"max_prompt_tokens": 256, "max_completion_tokens": 256}
+    fits = {"max_prompt_tokens": 256, "max_completion_tokens": 255}
     assert validate(config(tmp_path, new("bart"), data=fits)) == []
-    assert "data.max_completion_tokens = 257" in only(
+    assert "data.max_completion_tokens + 1 = 258" in only(
         validate(config(tmp_path, new("bart"), data=fits | {"max_completion_tokens": 257}))
     )
     assert validate(config(tmp_path, new("t5"), data={"max_prompt_tokens": 5000})) == []

@@ -113,7 +113,7 @@ class Guard:
                 self.state = replace(self.state, waited=0)
             if alarm.action != "recorded":
                 return Verdict(False, alarm, alarm.sentence if alarm.action == "stopped" else None)
-        is_best = bool(now.scores.mean() > best.scores.mean())
+        is_best = alarm is None and bool(now.scores.mean() > best.scores.mean())
         if is_best:
             self.state = replace(self.state, best=now, waited=0)
         else:

@@ -87,6 +87,8 @@ class Learner:
         self.actor_critic = ActorCritic(lm, config.sampling.temperature, has_critic=self.algorithm.needs_critic)
         self.beta, self.least_beta = config.kl.beta, 0.0
         self.num_updates = 0
+        """Of these weights: going back goes back to fewer, and the critic's warm-up is repeated if it had not ended."""
+        self.num_saved_updates = 0
         self.budget = MemoryBudget(config.tokens_per_microbatch, "rl.tokens_per_microbatch")
         groups = [(lm.model.parameters(), config.optimizer.lr)]
         if self.actor_critic.value_head is not None and self.algorithm.value_lr is not None:
@@ -123,13 +125,15 @@ class Learner:
     def save(self, path: Path) -> None:
         """Write what is trained, policy and critic, for `roll_back`."""
         save_trainable(self.lm.model, path, **self._critic())
+        self.num_saved_updates = self.num_updates
 
     def roll_back(self, path: Path, *, beta_factor: float) -> None:
-        """Go back to the weights that `save` wrote, with the KL weight multiplied, and never adapted to less again.
+        """Go back to the weights that `save` wrote last, the KL weight multiplied, and never adapted to less again.
 
         The optimizer's moments, which led away from there, start from nothing; its schedule goes on.
         """
         load_trainable(self.lm.model, path, **self._critic())
+        self.num_updates = self.num_saved_updates
         self.optimizer.state.clear()
         self.beta *= beta_factor
         self.least_beta = self.beta

@@ -18,6 +18,7 @@ from homestretch.ops.significance import bootstrap_interval
 from homestretch.rewards.extremes import extremes
 from homestretch.rewards.headroom import best_of_n
 from homestretch.rewards.judged import EDITED_REFERENCE, POSITIVE_MODES, REFERENCE
+from homestretch.rewards.length import word_counts
 from homestretch.rewards.probes import bag_of_words, length_only, source_blind
 from homestretch.rewards.reliability import calibration_error, reliability_bins
 from homestretch.types import Completion, Example, Judged, Metric, Scorer, UserError
@@ -95,7 +96,7 @@ def _on_samples(
     sampled = [completion for group in samples for completion in group]
     repeated = [example for example, group in zip(own.examples, samples, strict=True) for _ in group]
     rewards = _by_prompt(reward(repeated, sampled), samples)
-    lengths = _by_prompt(np.array([len(c.text.split()) for c in sampled], dtype=np.float64), samples)
+    lengths = _by_prompt(word_counts(sampled), samples)
     correlations = {
         metric.name: rank_correlation(rewards, _by_prompt(_oriented(metric, repeated, sampled), samples), rng=rng)
         for metric in metrics

@@ -33,7 +33,8 @@ class RewardComposition:
     """Everything that is added up for one completion. The KL term is per token and not here.
 
     score = weight * shaped + length penalty + sum of each term's weight * value, undefined counting as 0. Without a
-    terminator it is max(1, weight) * floor instead, plus what the terms take off, so that not ending never pays.
+    terminator it is max(1, weight) * floor instead, plus what the terms take off, or what it would be with one if that
+    is less, so that not ending never pays.
     """
 
     reward: Scorer
@@ -65,7 +66,8 @@ class RewardComposition:
         paid = (term.weight * np.nan_to_num(values[term.name]) for term in self.terms)
         added = sum(paid, start=np.zeros(len(examples)))
         floor = max(1.0, self.weight) * self.floor + np.minimum(added, 0.0)
-        scores = np.where(terminated, self.weight * shaped + penalty + added, floor)
+        total = self.weight * shaped + penalty + added
+        scores = np.where(terminated, total, np.minimum(floor, total))
         parts = {"reward_model": learned, **scored.terms, "shaped": shaped, "length_penalty": penalty}
         return ScoredCompletions(scores, parts | {f"term/{name}": value for name, value in values.items()})
 

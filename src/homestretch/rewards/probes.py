@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from homestretch.ops.drawing import drawn
 from homestretch.ops.words import ngrams, words
 from homestretch.rewards.judged import POSITIVE_MODES
+from homestretch.rewards.length import word_counts
 from homestretch.types import Example, Judged
 
 MAX_ROWS_PER_LABEL = 3000
@@ -34,7 +35,7 @@ def length_only(rows: Sequence[Judged], *, num_folds: int = 5) -> float | None:
     probe = make_pipeline(
         StandardScaler(), PolynomialFeatures(2, include_bias=False), LogisticRegression(class_weight="balanced")
     )
-    return _held_out_auc(probe, np.log1p([[len(row.completion.text.split())] for row in rows]), rows, num_folds)
+    return _held_out_auc(probe, np.log1p(word_counts([row.completion for row in rows]))[:, None], rows, num_folds)
 
 
 def bag_of_words(rows: Sequence[Judged], examples: Sequence[Example], *, seed: int, num_folds: int = 5) -> float | None:

@@ -163,10 +163,9 @@ class RewardModel(nn.Module):
 def build_reward_model(config: RunConfig, sft_dir: Path) -> RewardModel:
     """An untrained reward model on the recipe's backbone ("sft": a copy of the SFT model), with adapters if so set."""
     path = sft_dir if config.reward.backbone == "sft" else config.reward.backbone
-    rng_state = torch.get_rng_state()
-    torch.manual_seed(config.seed)
-    model = _build(path, config)
-    torch.set_rng_state(rng_state)
+    with torch.random.fork_rng():
+        torch.manual_seed(config.seed)
+        model = _build(path, config)
     lora = config.reward.lora or config.model.lora
     return _with_lora(model, lora, config.seed) if lora else model
 
