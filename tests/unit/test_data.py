@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from homestretch.config import DataConfig, EvaluateConfig, RunConfig
+from homestretch.config import DataConfig, EvaluateConfig, ModelConfig, RunConfig
 from homestretch.data import Splits, evaluation_examples, load_prompts, load_splits
 from homestretch.prompts import flat, parse_template
 from homestretch.types import Example, UserError
@@ -342,6 +342,6 @@ def test_prompts_with_the_ids_of_train_rows_are_told_apart(tmp_path: Path) -> No
         rows = [{"id": str(i)} | {key: f"{name} {key} {i}" for key in keys} for i in range(3)]
         (tmp_path / f"{name}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     data = DataConfig(path=str(tmp_path), prompts=str(tmp_path / "prompts.jsonl"))
-    splits = load_splits(RunConfig(name="x", data=data))
+    splits = load_splits(RunConfig(name="x", data=data, model=ModelConfig(path="m")))
     assert [example.id for example in splits.train] == ["0", "1", "2"]
     assert [example.id for example in splits.prompts] == ["prompts/0", "prompts/1", "prompts/2"]
