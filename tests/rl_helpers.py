@@ -8,11 +8,11 @@ from typing import Any
 import torch
 from pydantic import TypeAdapter
 
-from conftest import tiny_examples
 from homestretch.algorithms.learner import Learner
 from homestretch.config import RLConfig
 from homestretch.models import LanguageModel, frozen_copy
 from homestretch.types import Completion, Example, Rollout
+from tiny import tiny_examples
 
 ALGORITHMS = ("ppo", "rloo", "grpo", "reinforce_pp")
 

@@ -7,13 +7,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from conftest import NEW_MODELS
 from homestretch.config import NegativesConfig, NewModelConfig, RunConfig, TokenizerConfig
 from homestretch.data import load_splits
 from homestretch.failures import build_modes, task_mode_names
 from homestretch.pipeline import run
 from homestretch.rundir import read_json
 from homestretch.types import Completion, Corpus
+from tiny import NEW_MODELS
 
 DATA = Path(__file__).parents[2].parent / "shared" / "data"
 pytestmark = [

@@ -6,13 +6,13 @@ import numpy as np
 import pytest
 import torch
 
-from conftest import tiny_config, tiny_examples
 from homestretch.algorithms.learner import Learner
 from homestretch.config import PPOConfig
 from homestretch.models import frozen_copy, load_language_model
 from homestretch.rollouts.collect import collect
 from homestretch.rollouts.sampler import generate
 from homestretch.types import ScoredCompletions
+from tiny import tiny_config, tiny_examples
 
 pytestmark = [
     pytest.mark.gpu,

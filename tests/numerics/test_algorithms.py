@@ -6,7 +6,6 @@ import numpy as np
 import pytest
 import torch
 
-from conftest import NEW_MODELS, tiny_config, tiny_examples
 from homestretch.algorithms.learner import Learner
 from homestretch.config import LoRAConfig, ModelConfig
 from homestretch.encoding import encoded_pairs
@@ -15,6 +14,7 @@ from homestretch.rollouts.collect import collect, prompt_batches
 from homestretch.stages.sft import mean_loss
 from homestretch.types import ScoredCompletions
 from rl_helpers import ALGORITHMS, build_learner, grouped_rollouts, rl_section, weights
+from tiny import NEW_MODELS, tiny_config, tiny_examples
 
 SCORES = [[1.0, -1.0, 0.5], [0.0, 2.0, -0.5]]
 

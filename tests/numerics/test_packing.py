@@ -8,13 +8,13 @@ from dataclasses import replace
 import pytest
 import torch
 
-from conftest import NEW_MODELS, tiny_config, tiny_examples
 from homestretch import forward
 from homestretch.config import LoRAConfig, NewModelConfig
 from homestretch.forward import response_batch, response_logprobs
 from homestretch.models import add_lora, build_base, load_language_model, projects_last
 from homestretch.rewards.reward_model import build_reward_model
 from homestretch.types import Completion
+from tiny import NEW_MODELS, tiny_config, tiny_examples
 
 CAUSAL = [kind for kind in NEW_MODELS if kind in ("llama", "qwen2", "gpt2")]
 SEQ2SEQ = [kind for kind in NEW_MODELS if kind not in CAUSAL]

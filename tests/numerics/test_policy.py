@@ -8,7 +8,6 @@ import numpy as np
 import pytest
 import torch
 
-from conftest import NEW_MODELS, tiny_config, tiny_examples
 from homestretch.algorithms.actor_critic import ActorCritic
 from homestretch.algorithms.learner import Learner
 from homestretch.config import LoRAConfig
@@ -24,6 +23,7 @@ from homestretch.stages.sft import mean_loss
 from homestretch.training import TrainingError, microbatches
 from homestretch.types import Completion, Rollout
 from rl_helpers import encoded, rl_section
+from tiny import NEW_MODELS, tiny_config, tiny_examples
 
 
 @pytest.mark.parametrize("kind", NEW_MODELS)

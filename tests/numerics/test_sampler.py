@@ -7,7 +7,6 @@ import pytest
 import torch
 from scipy import stats
 
-from conftest import NEW_MODELS, tiny_config, tiny_examples
 from homestretch.config import SamplingConfig
 from homestretch.encoding import pad
 from homestretch.forward import response_batch, response_logprobs
@@ -16,6 +15,7 @@ from homestretch.rollouts import sampler, slots
 from homestretch.rollouts.sampler import _choose, generate, restrict
 from homestretch.rollouts.slots import SlotRows, supports_slots
 from homestretch.types import Example
+from tiny import NEW_MODELS, tiny_config, tiny_examples
 
 EOS = 2
 

@@ -9,7 +9,6 @@ import numpy as np
 import pytest
 import torch
 
-from conftest import tiny_config, tiny_examples
 from homestretch.adapters import active_adapter
 from homestretch.algorithms.learner import Learner
 from homestretch.checkpoint import load_trainable, save_trainable
@@ -28,6 +27,7 @@ from homestretch.stages import rl
 from homestretch.stages.rl import Models, load_models
 from homestretch.types import Completion, Rollout, UserError
 from rl_helpers import encoded, rl_section
+from tiny import tiny_config, tiny_examples
 
 KINDS = ("llama", "gpt2", "bart")
 LORA = {"r": 4, "alpha": 8}

@@ -10,7 +10,6 @@ import numpy as np
 import pytest
 import torch
 
-from conftest import tiny_config, tiny_examples
 from homestretch.baselines import best_of_n
 from homestretch.baselines.cost import Decoding, arm_costs
 from homestretch.baselines.objectives import (
@@ -31,6 +30,7 @@ from homestretch.rundir import STAGES, RunDir, planned_stages, write_jsonl
 from homestretch.stages import baselines
 from homestretch.training import MemoryBudget
 from homestretch.types import Completion, Judged, ScoredCompletions, UserError
+from tiny import tiny_config, tiny_examples
 
 EXAMPLES = tiny_examples(4)
 WRONG = [

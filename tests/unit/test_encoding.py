@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import pytest
 
-from conftest import NEW_MODELS, tiny_config, tiny_examples
 from homestretch.encoding import Codec, encoded_pairs, pad
 from homestretch.forward import response_batch
 from homestretch.models import load_language_model
 from homestretch.rewards.reward_model import build_reward_model
 from homestretch.types import Completion, Example, UserError
+from tiny import NEW_MODELS, tiny_config, tiny_examples
 
 
 @pytest.fixture(params=NEW_MODELS)

@@ -7,7 +7,6 @@ import json
 import numpy as np
 import pytest
 
-from conftest import tiny_config, tiny_examples
 from homestretch.audit_findings import other_findings
 from homestretch.config import LengthConfig
 from homestretch.data import Splits
@@ -27,6 +26,7 @@ from homestretch.stages import reward as reward_stage
 from homestretch.stages import rl
 from homestretch.types import Completion, Judged, UserError
 from homestretch.validation import validate
+from tiny import tiny_config, tiny_examples
 
 # --- the formula -----------------------------------------------------------------------------------------------------
 

@@ -9,7 +9,6 @@ import numpy as np
 import pytest
 import torch
 
-from conftest import tiny_config, tiny_examples
 from homestretch.algorithms.learner import Learner
 from homestretch.data import Splits
 from homestretch.encoding import encoded_pairs
@@ -21,6 +20,7 @@ from homestretch.rundir import RunDir, read_json, read_jsonl, write_jsonl
 from homestretch.stages import rl
 from homestretch.training import summed_nll
 from homestretch.types import Completion, Judged, Rollout
+from tiny import tiny_config, tiny_examples
 
 HERE = "unit.test_guard_rl"
 SETTINGS = {

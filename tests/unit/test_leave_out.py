@@ -14,7 +14,6 @@ from audit_helpers import (
     warnings_of,
     with_class,
 )
-from conftest import tiny_config
 from homestretch.rewards import leave_out
 from homestretch.rewards.audit import (
     LEAVE_OUT_IS_OFF,
@@ -23,6 +22,7 @@ from homestretch.rewards.audit import (
 from homestretch.rewards.leave_out import partition, with_left_out
 from homestretch.rewards.training import RewardData
 from homestretch.types import Completion, Judged
+from tiny import tiny_config
 
 
 def test_every_class_is_left_out_once_and_like_classes_apart():

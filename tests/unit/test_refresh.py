@@ -9,7 +9,6 @@ import numpy as np
 import pytest
 import torch
 
-from conftest import tiny_config, tiny_examples
 from homestretch.failures import build_modes, mode_names
 from homestretch.metrics.overlap import chrf, rouge_l
 from homestretch.metrics.scoring import MetricContext
@@ -29,6 +28,7 @@ from homestretch.rewards.training import RewardData
 from homestretch.stages import rl
 from homestretch.training import TrainingError
 from homestretch.types import Completion, Corpus, Judged, UserError
+from tiny import tiny_config, tiny_examples
 
 LEAK = "the the the the the the"
 

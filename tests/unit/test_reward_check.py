@@ -14,7 +14,6 @@ from typing import Any
 import numpy as np
 import pytest
 
-from conftest import SUMMARIES, TEXTS, tiny_config
 from homestretch.cli import app
 from homestretch.config import RunConfig
 from homestretch.labelled import LabelledColumns, load_labelled
@@ -23,6 +22,7 @@ from homestretch.recipe import dump_recipe
 from homestretch.reward_check import SFT_LOGPROB, finite_rewards, mean_logprobs
 from homestretch.rundir import RunDir, read_json, write_text
 from homestretch.types import Completion, Example, UserError
+from tiny import SUMMARIES, TEXTS, tiny_config
 
 BASELINES = ["shorter", "longer", "rouge_1_precision", "rouge_2_precision", "rouge_l_precision", "rouge_l_reference",
              "entity_precision", "number_precision", "copied_bigrams"]  # fmt: skip

@@ -7,7 +7,6 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification, AutoTokenizer, BertConfig, BertModel
 
-from conftest import TEXTS, tiny_config, tiny_examples
 from homestretch.config import LengthConfig
 from homestretch.models import load_language_model
 from homestretch.rewards.calibration import calibrate, fitted_temperature, within_group_slope
@@ -16,6 +15,7 @@ from homestretch.rewards.length import LengthModel, fit_length_model, length_pen
 from homestretch.rewards.reward_model import RewardGroup, build_reward_model, load_reward_model, save_reward_model
 from homestretch.rewards.training import reward_loss
 from homestretch.types import Completion, Example, UserError
+from tiny import TEXTS, tiny_config, tiny_examples
 
 
 def bert_folder(path):

@@ -9,7 +9,6 @@ import numpy as np
 import pytest
 import torch
 
-from conftest import tiny_config, tiny_examples
 from homestretch import training
 from homestretch.algorithms.actor_critic import ActorCritic
 from homestretch.config import LengthConfig, SamplingConfig
@@ -27,6 +26,7 @@ from homestretch.stages import sft
 from homestretch.training import MemoryBudget, TrainingError, grouped_microbatches
 from homestretch.types import Completion, Judged, ScoredCompletions
 from rl_helpers import ALGORITHMS, build_learner, grouped_rollouts, rl_section, weights, with_prompt
+from tiny import tiny_config, tiny_examples
 
 SCORES = [[1.0, -1.0, 0.5], [0.0, 2.0, -0.5]]
 CUDA_ERROR = torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB")

@@ -5,7 +5,6 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from conftest import tiny_config, tiny_examples
 from homestretch.config import LengthConfig
 from homestretch.recipe import load_recipe
 from homestretch.rewards.composition import RewardComposition
@@ -14,6 +13,7 @@ from homestretch.rewards.terms import RewardTerm
 from homestretch.scorers import build_terms, lost_judges
 from homestretch.training import TrainingError
 from homestretch.types import Completion, UserError
+from tiny import tiny_config, tiny_examples
 
 EXAMPLES = tiny_examples(4)
 REFERENCES = [Completion(e.reference) for e in EXAMPLES]

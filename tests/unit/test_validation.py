@@ -10,13 +10,13 @@ from typing import Any
 
 import pytest
 
-from conftest import NEW_MODELS
 from homestretch.config import RunConfig
 from homestretch.inspection import check_model_folder, generating_family
 from homestretch.recipe import dump_recipe
 from homestretch.rundir import RunDir
 from homestretch.types import UserError
 from homestretch.validation import changed_recipe, split_lengths, validate
+from tiny import NEW_MODELS
 
 SIZES = {"train": 12, "prompts": 4, "validation": 4, "test": 4}
 
