@@ -52,6 +52,7 @@ def inspect_model(config: RunConfig, train: Sequence[Example]) -> InspectedModel
     check_model_folder("model.path", path)
     model_config = read_model_config("model.path", path, config.model.revision)
     tokenizer = read_tokenizer("model.path", path, config.model.revision)
+    tokenizer.model_max_length = 10**9  # its warning of long texts is not for us: we cut, and say so
     return InspectedModel(path, model_config, tokenizer, _num_bytes(Path(path), model_config))
 
 
@@ -104,6 +105,7 @@ def check_model_folder(key: str, path: str) -> None:
     if not _weight_files(folder):
         faults.append("has no weights (*.safetensors); save the model with save_pretrained, or download it whole")
     faults.extend(f"has no {shard}, which its index names; download it whole" for shard in _missing_shards(folder))
+    faults.extend(f"has {name}, which is no whole weight file; download it again" for name in _damaged(folder))
     if not any((folder / name).is_file() for name in _TOKENIZER_FILES):
         faults.append("has no tokenizer (tokenizer.json); save the tokenizer there with save_pretrained")
     if faults:
@@ -113,6 +115,20 @@ def check_model_folder(key: str, path: str) -> None:
 def _weight_files(folder: Path) -> list[Path]:
     """The weights that transformers would load: safetensors where there are any."""
     return next((found for pattern in _WEIGHT_FILES if (found := sorted(folder.glob(pattern)))), [])
+
+
+def _damaged(folder: Path) -> list[str]:
+    """Safetensors files whose header, and the length that it states, are not right. No weights are read."""
+    from safetensors import SafetensorError, safe_open
+
+    damaged = []
+    for file in folder.glob("*.safetensors"):
+        try:
+            with safe_open(file, framework="pt"):
+                pass
+        except SafetensorError:
+            damaged.append(file.name)
+    return sorted(damaged)
 
 
 def _missing_shards(folder: Path) -> list[str]:
@@ -147,7 +163,6 @@ def read_tokenizer(key: str, path: str, revision: str | None = None) -> Any:
         raise UserError(f"{key}: {path}: no tokenizer could be read: {first_line(error)}") from error
     if not tokenizer.is_fast:
         raise UserError(f"{key}: {path}: its tokenizer is not a fast one; convert it to a tokenizer.json")
-    tokenizer.model_max_length = 10**9  # its warning of long texts is not for us: we cut, and say so
     return tokenizer
 
 

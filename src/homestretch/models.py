@@ -20,7 +20,7 @@ from homestretch.config import LoRAConfig, NewModelConfig, RunConfig
 from homestretch.console import say
 from homestretch.cross_attention import can_project_once
 from homestretch.encoding import Codec, Family
-from homestretch.inspection import checked_family
+from homestretch.inspection import checked_family, first_line, read_model_config, read_tokenizer
 from homestretch.ops.packing import pack, states_after
 from homestretch.rundir import atomic_dir
 from homestretch.types import Example, UserError
@@ -122,18 +122,16 @@ def build_base(new: NewModelConfig, config: RunConfig, train: Sequence[Example],
 def load_language_model(path: str | Path, config: RunConfig) -> LanguageModel:
     """Load a causal LM or encoder-decoder in float32 with a PAD of its own and no hidden generation settings.
 
-    UserError for a model that cannot write text.
+    UserError for a model that cannot write text, and for a folder that is not whole.
     """
-    from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForSeq2SeqLM, AutoTokenizer
+    from transformers import AutoModelForCausalLM, AutoModelForSeq2SeqLM
 
     revision = config.model.revision if str(path) == config.model.path else None
-    model_config = AutoConfig.from_pretrained(path, revision=revision)
+    model_config = read_model_config("model", str(path), revision)
     family = checked_family(f"{'model.new' if config.model.new else 'model.path'}: {path}", model_config)
     auto = AutoModelForSeq2SeqLM if family == "seq2seq" else AutoModelForCausalLM
-    tokenizer = AutoTokenizer.from_pretrained(path, revision=revision)
-    model = auto.from_pretrained(
-        path, revision=revision, dtype=torch.float32, attn_implementation=config.model.attention
-    )
+    tokenizer = read_tokenizer("model", str(path), revision)
+    model = read_weights(auto, path, revision=revision, attn_implementation=config.model.attention)
     separate_pad(model, tokenizer)
     set_plain_generation(model, tokenizer)
     device = resolve_device(config)
@@ -153,6 +151,29 @@ def load_language_model(path: str | Path, config: RunConfig) -> LanguageModel:
         model, codec, family, device, resolve_dtype(config, hidden),
         shares_prompts=shares, projects_last=projects, projects_once=once,
     )  # fmt: skip
+
+
+def read_weights(auto: Any, path: str | Path, *, has_new_head: bool = False, **options: Any) -> Any:
+    """The model that `auto.from_pretrained` makes, in float32. UserError if its weights are damaged or not all there.
+
+    transformers would make up what is missing; only a head to be trained may be new, with what pools for it.
+    """
+    from safetensors import SafetensorError
+
+    try:
+        model, found = auto.from_pretrained(
+            path, dtype=torch.float32, output_loading_info=True, ignore_mismatched_sizes=has_new_head, **options
+        )
+    except (OSError, ValueError, RuntimeError, SafetensorError) as error:
+        why = first_line(error)
+        raise UserError(f"{path}: its weights cannot be read: {why}; save or download it again") from error
+    missing = sorted({*found["missing_keys"], *(key for key, *_ in found["mismatched_keys"])})
+    if has_new_head:
+        missing = [key for key in missing if key.startswith(f"{model.base_model_prefix}.") and "pooler" not in key]
+    if missing:
+        others = f" and {len(missing) - 1} more" if len(missing) > 1 else ""
+        raise UserError(f"{path}: its weights lack {missing[0]}{others}; save or download the whole model again")
+    return model
 
 
 @torch.no_grad()

@@ -22,6 +22,7 @@ from homestretch.adapters import active_adapter, attach_adapter, is_adapted, res
 from homestretch.config import LoRAConfig, RunConfig
 from homestretch.encoding import Codec, pad
 from homestretch.forward import response_batch, response_logprobs, response_states
+from homestretch.inspection import read_model_config, read_tokenizer
 from homestretch.models import (
     LanguageModel,
     accepted,
@@ -31,6 +32,7 @@ from homestretch.models import (
     freeze,
     hidden_size,
     load_language_model,
+    read_weights,
     resolve_device,
     resolve_dtype,
     separate_pad,
@@ -225,7 +227,7 @@ def _load(path: Path, config: RunConfig) -> RewardModel:
 
 def _load_whole(path: Path, config: RunConfig) -> RewardModel:
     has_head = (path / _HEAD_FILE).exists()
-    model = _load_with_head(path, config, _read_head(path)) if has_head else _load_classifier(path, config)
+    model = _load_with_head(path, config, _read_head(path)) if has_head else _read_classifier(path, config)
     model.calibration = _read_calibration(path)
     return model
 
@@ -277,15 +279,16 @@ def _load_with_head(path: str | Path, config: RunConfig, head: RewardHead | None
     return RewardModel(lm, head.to(lm.device), Calibration(), _budget(config))
 
 
-def _load_classifier(path: str | Path, config: RunConfig) -> RewardModel:
-    from transformers import AutoConfig, AutoModelForSequenceClassification, AutoTokenizer
+def _read_classifier(path: str | Path, config: RunConfig, *, has_new_head: bool = False) -> RewardModel:
+    from transformers import AutoModelForSequenceClassification
 
-    tokenizer = AutoTokenizer.from_pretrained(path)
-    model = AutoModelForSequenceClassification.from_pretrained(
-        path, num_labels=1, dtype=torch.float32, attn_implementation=config.model.attention
-    )
+    tokenizer = read_tokenizer("reward", str(path))
+    model = read_weights(
+        AutoModelForSequenceClassification, path, has_new_head=has_new_head,
+        num_labels=1, attn_implementation=config.model.attention,
+    )  # fmt: skip
     separate_pad(model, tokenizer)
-    family = "encoder" if _is_encoder(AutoConfig.from_pretrained(path)) else "causal"
+    family = "encoder" if _is_encoder(model.config) else "causal"
     device = resolve_device(config)
     width = model.get_input_embeddings().embedding_dim
     codec = Codec(tokenizer, family, config.data)  # type: ignore[arg-type]
@@ -297,19 +300,17 @@ def _load_classifier(path: str | Path, config: RunConfig) -> RewardModel:
 
 def _build(path: str | Path, config: RunConfig) -> RewardModel:
     """An untrained reward model of the kind that recipe and backbone call for."""
-    from transformers import AutoConfig
-
-    backbone = AutoConfig.from_pretrained(path)
+    backbone = read_model_config("reward.backbone", str(path))
     if _is_encoder(backbone):
         if config.reward.score == "likelihood":
             raise UserError(
                 f"reward.score: {path} is an encoder ({backbone.model_type}), which gives texts no likelihood; use "
                 "reward.score=state, or another backbone"
             )
-        return _load_classifier(path, config)
+        return _read_classifier(path, config, has_new_head=True)
     if _counts_likelihood(config) or backbone.is_encoder_decoder:
         return _load_with_head(path, config)
-    return _load_classifier(path, config)
+    return _read_classifier(path, config, has_new_head=True)
 
 
 def _counts_likelihood(config: RunConfig) -> bool:
