@@ -125,7 +125,11 @@ def no_eos(project: Path) -> None:
         (drop_weights, (), "model.path: ./model has no weights"),
         (encoder_only, (), "model.path: ./model is an encoder-only model (bert)"),
         (no_eos, (), "model.path: ./model: the tokenizer has no EOS token"),
-        (None, ("data.max_prompt_tokens=60",), "data.max_prompt_tokens + data.max_completion_tokens = 80 is more than"),
+        (
+            None,
+            ("data.max_prompt_tokens=60",),
+            "data.max_prompt_tokens + data.max_completion_tokens + 1 = 81 is more than",
+        ),
         (None, ("data.drop_overlaps=[test]",), "data/train.jsonl: no rows left"),
         (None, ("model.path=./elsewhere",), "model.path: ./elsewhere: no such folder"),
     ],

@@ -163,3 +163,12 @@ def test_states_that_are_changed_before_the_decoder_are_projected_for_each(tmp_p
         logprobs_and_gradient(replace(lm, projects_once=True)), logprobs_and_gradient(lm), strict=True
     ):
         assert torch.equal(trusted, plain)
+
+
+def test_rounding_up_does_not_go_beyond_the_last_position(tmp_path):
+    """33 tokens in a model of 40 positions: rounded up to 64, they would look up positions that it does not have."""
+    new = NEW_MODELS["gpt2"].model_copy(update={"config": NEW_MODELS["gpt2"].config | {"n_positions": 40}})
+    build_base(new, tiny_config("gpt2"), tiny_examples(), tmp_path / "gpt2")
+    lm = replace(load_language_model(tmp_path / "gpt2", tiny_config("gpt2")), shares_prompts=False)
+    batch = response_batch([tuple(range(5, 25))], [tuple(range(5, 18))], lm)
+    assert response_logprobs(lm, batch).logprobs_BT.isfinite().all()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -254,3 +255,12 @@ def test_source_blind_probe_of_a_class_absent_from_train_is_none():
     train, held_out = make_examples(10, start=1000), make_examples(5)
     rows = with_class(train, "wrong_day", other_day)
     assert source_blind(rows, with_class(held_out, "unseen", other_day), seed=0) == {"unseen": None}
+
+
+def test_length_probe_counts_words_where_no_spaces_part_them():
+    examples = [
+        replace(e, references=("".join("猫犬鳥魚馬"[(int(e.id[1:]) + i) % 5] for i in range(12)),))
+        for e in make_examples(60)
+    ]
+    rows = with_class(examples, "longer", lambda e: e.reference * 3)
+    assert length_only(rows) > 0.95

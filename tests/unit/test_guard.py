@@ -240,3 +240,12 @@ def test_a_hacked_run_is_seen(falls):
     """A held-out score of 0.5 that loses 0.02 a validation, or a held-out reward that loses a tenth of the SD between
     examples: 1 standard error of a paired difference each."""
     assert np.mean([simulated_alarms(seed, **falls) for seed in range(100)]) >= 0.95
+
+
+def test_a_checkpoint_with_an_alarm_is_never_the_best():
+    guard = Guard(GuardConfig(max_alarms=0), bands=BANDS, num_validations=4)
+    few, many = np.full(50, 0.0) + 0.001 * NOISE[0], np.full(50, 0.9) + 0.001 * NOISE[1]
+    see(guard, 0, BASE, repetition_3=few)
+    verdict = see(guard, 1, BASE + 0.1, repetition_3=many)
+    assert verdict.alarm is not None
+    assert (verdict.alarm.action, verdict.is_best, guard.best_update) == ("recorded", False, 0)

@@ -20,6 +20,7 @@ from homestretch.rundir import RunDir, read_json, read_jsonl, write_jsonl
 from homestretch.stages import rl
 from homestretch.training import summed_nll
 from homestretch.types import Completion, Judged, Rollout
+from rl_helpers import build_learner, grouped_rollouts, rl_section
 from tiny import tiny_config, tiny_examples
 
 HERE = "unit.test_guard_rl"
@@ -254,9 +255,26 @@ def test_a_clean_reward_raises_no_alarm(run_rl, seed):
     assert max(scores) > scores[0]
 
 
-def test_the_raised_weight_is_not_adapted_away(tiny_folders, tmp_path):
-    from rl_helpers import build_learner, grouped_rollouts, rl_section
+def test_going_back_to_the_start_repeats_the_critic_s_warm_up(tiny_folders, tmp_path):
+    lm = load_language_model(tiny_folders["llama"], tiny_config())
+    learner = build_learner(lm, rl_section("ppo", critic_warmup_updates=1))
+    learner.save(tmp_path / "best")
+    rng = np.random.default_rng(0)
 
+    def moves():
+        before = weights(lm.model)
+        learner.update(grouped_rollouts(lm, [[1.0, -1.0]]), rng)
+        return any(not torch.equal(now, before[name]) for name, now in weights(lm.model).items())
+
+    assert [moves(), moves()] == [False, True]
+    learner.roll_back(tmp_path / "best", beta_factor=1.0)
+    assert [moves(), moves()] == [False, True]
+    learner.save(tmp_path / "best")
+    learner.roll_back(tmp_path / "best", beta_factor=1.0)
+    assert moves(), "these weights had their warm-up"
+
+
+def test_the_raised_weight_is_not_adapted_away(tiny_folders, tmp_path):
     lm = load_language_model(tiny_folders["llama"], tiny_config())
     learner = build_learner(lm, rl_section("ppo", kl={"beta": 0.1, "target": 100.0, "horizon": 10}))
     learner.save(tmp_path / "best")

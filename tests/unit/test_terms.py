@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -41,10 +43,10 @@ def built(*terms):
     return build_terms(config(*terms), EXAMPLES)
 
 
-def composition(*terms, weight=1.0, learned=0.5, floor=-4.0):
+def composition(*terms, weight=1.0, learned=0.5, floor=-4.0, shaping="none"):
     return RewardComposition(
         lambda examples, completions: np.full(len(examples), learned),
-        floor, LengthModel(0.0, 0.0), LengthConfig(coefficient=0.0), "none", weight=weight, terms=terms,
+        floor, LengthModel(0.0, 0.0), LengthConfig(coefficient=0.0), shaping, weight=weight, terms=terms,
     )  # fmt: skip
 
 
@@ -115,6 +117,18 @@ def test_not_ending_never_pays(weight, value):
     cut = reward(EXAMPLES[:1], [Completion("x", terminated=False)]).scores[0]
     assert cut <= ended
     assert cut == max(1.0, weight) * -4.0 + min(0.0, 2.0 * value)
+
+
+def test_not_ending_never_pays_under_shaping_either():
+    """A good reference makes the shaped reward of a bad completion lower than the floor."""
+
+    def learned(examples, completions):
+        return np.array([2.5 if c.text == e.reference else -2.0 for e, c in zip(examples, completions, strict=True)])
+
+    reward = replace(composition(shaping="log_sigmoid"), reward=learned, floor=-4.0)
+    ended, cut = (reward(EXAMPLES[:1], [Completion("x", terminated=t)]).scores[0] for t in (True, False))
+    assert ended < -4.0
+    assert cut <= ended
 
 
 def test_undefined_counts_as_nothing_but_not_for_the_learned_reward():

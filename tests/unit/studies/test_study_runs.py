@@ -58,7 +58,7 @@ def test_stages_that_depend_on_the_change_are_not_taken_over(study, homestretch,
 def test_a_directory_with_a_run_of_other_settings_is_refused(study, homestretch):
     runs.finish(study, runs.FULL, 0)
     other = runs.Study(study.recipe, ("sft.num_epochs=9",), study.seeds, study.folder, (), study.json)
-    with pytest.raises(UserError, match=r"begun with another recipe: sft\.num_epochs: 4 -> 9"):
+    with pytest.raises(UserError, match=r"made with another recipe: sft\.num_epochs: 4 -> 9"):
         runs.finish(other, runs.FULL, 0)
     later = runs.Study(study.recipe, ("rl.num_updates=9",), study.seeds, study.folder, (), study.json)
     assert runs.finish(later, runs.FULL, 0, until="reward").is_done("reward")  # what is not used may differ
