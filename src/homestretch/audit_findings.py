@@ -114,7 +114,8 @@ def thresholds(audit: Mapping[str, Any]) -> GateConfig:
 
 
 def _reason(finding: AuditFinding) -> str:
-    return f"{finding.name} at {finding.value:.2f}: {finding.meaning.removesuffix('.')}"
+    value = "" if finding.value is None else f" at {finding.value:.2f}"
+    return f"{finding.name}{value}: {finding.meaning.removesuffix('.')}"
 
 
 def class_findings(audit: Mapping[str, Any]) -> list[AuditFinding]:
@@ -246,7 +247,13 @@ def _rank_correlations(audit: Mapping[str, Any], limits: GateConfig) -> Iterator
         name, this = ("the selection score", "that score") if is_selection else (metric, "this metric")
         bad = low is not None and low <= limits.min_rank_correlation
         if tau is None:
+            bad = is_selection
             meaning = "could not be measured."
+            if bad:
+                meaning = "could not be measured: nothing is known of how the reward ranks samples of one prompt."
+        elif low is None:
+            bad = True
+            meaning = f"too few prompts to tell whether the reward ranks by {this}."
         elif bad and high < 0:
             meaning = f"among samples of one prompt the reward ranks against {this}: RL would lower it."
         elif bad:
@@ -258,7 +265,7 @@ def _rank_correlations(audit: Mapping[str, Any], limits: GateConfig) -> Iterator
             meaning = f"among samples of one prompt the reward and {this}, held out, agree more often than not."
         if tau is not None and entry.get("left_out"):
             meaning += f" Prompts whose samples have no ranking, left out: {entry['left_out']}."
-        stops = bad and is_selection
+        stops = bad and is_selection and low is not None
         yield AuditFinding(f"Rank correlation with {name}", tau, meaning, bad, stops, low, high, entry.get("n"))
 
 

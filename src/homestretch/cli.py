@@ -94,6 +94,12 @@ def _verb(command: Callable[..., None]) -> Callable[..., None]:
     return answered
 
 
+def _check_output(path: Path | None) -> None:
+    """Before any work: a folder cannot be written to as a file."""
+    if path is not None and path.is_dir():
+        raise UserError(f"{path}: is a directory; give a file to write")
+
+
 def _load(recipe: Path, overrides: list[str] | None) -> RunConfig:
     from homestretch.recipe import load_recipe
 
@@ -192,6 +198,7 @@ def generate(
     """Write completions of a file's documents: one line each with id, text and terminated."""
     from homestretch.generation import generate_rows
 
+    _check_output(output)
     if output is not None:
         from homestretch.rundir import write_lines
 
@@ -225,6 +232,7 @@ def reward_check(
     from homestretch.reward_check import check_reward, print_check
     from homestretch.rundir import write_json
 
+    _check_output(json)
     columns = LabelledColumns(document_column, summary_column, label_column, reference_column, group_column)
     results = check_reward(run, file, columns, threshold=threshold)
     print_check(results)

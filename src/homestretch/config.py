@@ -107,7 +107,7 @@ class DataConfig(Section):
     (needs `pip install 'homestretch[spacy]'`). Numbers, dates and times are found by rules in any case."""
     flatten_lines: bool = False
     """Turn the document's line breaks into spaces in the prompt (facts are still checked against the document)."""
-    drop_overlaps: tuple[str, ...] = ()
+    drop_overlaps: tuple[Literal["train", "validation", "test", "prompts"], ...] = ()
     """Drop train rows whose `overlaps` field names one of these splits."""
     validation_fraction: Annotated[float, Field(gt=0, lt=1)] = 0.1
     """Share of train held out for validation where there is no validation split."""
@@ -319,10 +319,10 @@ class EvaluateConfig(Section):
     """At most this many examples of the split or file, drawn with the run's seed."""
     batch_size: PositiveInt = 64
     """Completions decoded at once (greedy). Halved by itself where memory runs out."""
-    selection_metrics: tuple[str, ...] | None = None
+    selection_metrics: Annotated[tuple[str, ...], Field(min_length=1)] | None = None
     """The held-out metrics whose mean chooses checkpoints. Null: fact_f1 where the task has exact facts,
     else rouge_l and entity_f1."""
-    primary_metrics: tuple[str, ...] | None = None
+    primary_metrics: Annotated[tuple[str, ...], Field(min_length=1)] | None = None
     """Pre-registered metrics of C1-C3, Holm-corrected together. Null: rouge_l, and fact_f1 or entity_precision."""
     num_resamples: Annotated[int, Field(ge=100)] = 10_000
     """Permutations and bootstrap resamples."""
@@ -346,7 +346,7 @@ class RunConfig(Section):
     dtype: Literal["auto", "float32", "bfloat16"] = "auto"
     """Arithmetic: bfloat16 is autocast over float32 master weights. `auto`: bfloat16 on CUDA; on a CPU,
     whichever a quick probe finds faster."""
-    num_threads: PositiveInt | None = None
+    num_threads: Annotated[int, Field(gt=0, le=1024)] | None = None
     """CPU threads (null: all cores)."""
     data: DataConfig
     """The task's data."""

@@ -242,6 +242,10 @@ def _hub_tables(data: DataConfig) -> dict[str, tuple[str, _Reader]]:
 def _without_overlaps(rows: list[Row], place: str, data: DataConfig, notes: list[str]) -> list[Row]:
     if not data.drop_overlaps:
         return rows
+    if rows and all("overlaps" not in row.values for row in rows):
+        raise UserError(
+            f"{place}: data.drop_overlaps is given, and no row has a field `overlaps` to go by; take it out"
+        )
     unwanted = set(data.drop_overlaps)
     kept = [row for row in rows if unwanted.isdisjoint(_names(row.values.get("overlaps")))]
     if rows and not kept:

@@ -109,7 +109,7 @@ def _label(row: Row, column: str) -> float | None:
         return None
     try:
         label = float(value)
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):
         raise UserError(f"{column} must be a number, is {value!r:.60}; leave it empty if there is no label") from None
     if not math.isfinite(label):
         raise UserError(f"{column} must be a finite number, is {label}; leave it empty if there is no label")

@@ -7,10 +7,12 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from importlib import import_module
+from itertools import takewhile
 
 from homestretch.audit_findings import gate, gate_line
 from homestretch.config import RunConfig
 from homestretch.console import say
+from homestretch.data import load_splits
 from homestretch.environment import describe, peak_memory_gb, quiet_libraries
 from homestretch.recipe import dump_recipe
 from homestretch.rundir import RunDir, planned_stages, read_json, write_json, write_text
@@ -28,10 +30,14 @@ def run(config: RunConfig) -> list[str]:
     another recipe's run, if another process is at work in it, and before RL if the reward's gate says stop.
     """
     stages = planned_stages(with_baselines=bool(config.baselines.arms))
-    left = [stage for stage in stages if not RunDir(config.run_dir).is_done(stage)]
+    rundir = RunDir(config.run_dir)
+    done = list(takewhile(rundir.is_done, stages))
+    left = list(stages[len(done) :])  # a later stage may have been done before, but from other files
     allowed = (_GATE,) if "rl" in left else ()
     refuse(validate(config, allowed) if left not in ([], ["report"]) else changed_recipe(config))
     with opened(config, allowed) as rundir:
+        for note in load_splits(config).notes if left not in ([], ["report"]) else ():
+            say(note)
         for stage in stages:
             if stage in left:
                 run_stage(stage, config, rundir)
@@ -74,6 +80,7 @@ def run_stage(stage: str, config: RunConfig, rundir: RunDir) -> None:
     start = time.perf_counter()
     summary = import_module(f"homestretch.stages.{stage}").run(config, rundir)
     seconds = round(time.perf_counter() - start, 1)
+    write_text(rundir.config_path, dump_recipe(config))  # it tells what the finished stages were made with
     rundir.mark_done(stage, {**summary, "seconds": seconds, "peak_memory_gb": peak_memory_gb()})
     say(f"{stage}: done in {seconds:.0f} s")
 
@@ -96,12 +103,13 @@ def pass_gate(config: RunConfig, rundir: RunDir) -> None:
 
 @contextmanager
 def opened(config: RunConfig, allowed_changes: tuple[str, ...] = ()) -> Iterator[RunDir]:
-    """The run's directory, made and locked, with the resolved recipe and the environment written before any work."""
+    """The run's directory, made and locked; a new one has the resolved recipe and the environment before any work."""
     rundir = RunDir(config.run_dir)
     rundir.path.mkdir(parents=True, exist_ok=True)
     with _locked(rundir):
         refuse(changed_recipe(config, allowed_changes))
-        write_text(rundir.config_path, dump_recipe(config))
+        if not rundir.config_path.exists():
+            write_text(rundir.config_path, dump_recipe(config))
         if not rundir.environment_path.exists():  # a run continued elsewhere keeps the record of where it was trained
             write_json(rundir.environment_path, describe())
         quiet_libraries()

@@ -53,11 +53,17 @@ class _Loader(yaml.SafeLoader):
 
     def _int(self, node: yaml.ScalarNode) -> int:
         text = str(self.construct_scalar(node))
-        return int(text, 0) if text[:2] in ("0o", "0x") else int(text)
+        try:
+            return int(text, 0) if text[:2] in ("0o", "0x") else int(text)
+        except ValueError as error:
+            raise _error("a number has more digits than can be read", node) from error
 
     def _float(self, node: yaml.ScalarNode) -> float:
         text = str(self.construct_scalar(node)).lower()
         return float(text.replace(".inf", "inf").replace(".nan", "nan"))
+
+    def _unwanted(self, node: yaml.Node) -> None:
+        raise _error(f"a recipe has no use for {node.tag.replace('tag:yaml.org,2002:', '!!')}; write it as text", node)
 
 
 class _Dumper(yaml.SafeDumper):
@@ -68,6 +74,8 @@ _Loader.yaml_implicit_resolvers = {}
 for _class in (_Loader, _Dumper):
     for _tag, _pattern, _first in _RESOLVERS:
         _class.add_implicit_resolver(_tag, re.compile(_pattern), ["" if c == "\0" else c for c in _first])
+for _tag in ("timestamp", "binary", "set", "omap", "pairs"):  # a recipe has none of these, and JSON neither
+    _Loader.add_constructor(f"tag:yaml.org,2002:{_tag}", _Loader._unwanted)
 _Loader.add_constructor("tag:yaml.org,2002:int", _Loader._int)
 _Loader.add_constructor("tag:yaml.org,2002:float", _Loader._float)
 _Loader.add_constructor(

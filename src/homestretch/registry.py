@@ -1,4 +1,7 @@
-"""From a name in a recipe to a class or function: the literal table, then entry points, then `module:attribute`."""
+"""From a name in a recipe to a class or function: the literal table, then entry points, then `module:attribute`.
+
+And how code that is not ours is called, so that a fault in it is told as one.
+"""
 
 from __future__ import annotations
 
@@ -6,13 +9,16 @@ import difflib
 import importlib
 import sys
 import traceback
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from importlib.metadata import entry_points
 from pathlib import Path
 from typing import Any
 
-from homestretch.types import UserError
+import numpy as np
+from numpy.typing import NDArray
+
+from homestretch.types import Completion, Example, Scorer, UserError
 
 _NOT_THEIRS = ("<frozen", *(str(Path(file).parent / "_").removesuffix("_") for file in (__file__, importlib.__file__)))
 _MAX_MESSAGE = 300
@@ -60,6 +66,40 @@ def blaming(what: str) -> Iterator[None]:
         raise
     except Exception as error:
         raise UserError(f"{what}: {type(error).__name__}: {_in_one_line(error)}{_place(error)}") from error
+
+
+def checked_scores(
+    what: str, scorer: Scorer, examples: Sequence[Example], completions: Sequence[Completion]
+) -> NDArray[np.float64]:
+    """What a scorer that may be the user's own gives, shape (n,); NaN where it is undefined.
+
+    UserError, one line with `what` and the id of the first example at fault where there is one, if it raises, gives
+    another shape than (n,), no numbers, or an infinite one.
+    """
+    try:
+        with blaming(f"{what} failed"):
+            values = np.asarray(scorer(examples, completions), dtype=np.float64)
+    except UserError as error:
+        raise UserError(f"{error}{_culprit(scorer, examples, completions)}") from error
+    if values.shape != (len(examples),):
+        raise UserError(
+            f"{what} returned shape {values.shape} for {len(examples)} completions; a scorer returns one number per "
+            "completion"
+        )
+    if np.isinf(values).any():
+        bad = examples[int(np.flatnonzero(np.isinf(values))[0])].id
+        raise UserError(f"{what} is infinite (example {bad!r}); return NaN where it is undefined")
+    return values
+
+
+def _culprit(scorer: Scorer, examples: Sequence[Example], completions: Sequence[Completion]) -> str:
+    """The first example that fails alone as well, in words; nothing if there is none."""
+    for example, completion in zip(examples, completions, strict=True):
+        try:
+            np.asarray(scorer([example], [completion]), dtype=np.float64)
+        except Exception:  # noqa: BLE001 - the error itself was caught before; this only finds its place
+            return f" (example {example.id!r})"
+    return ""
 
 
 def _load(target: str, kind: str) -> Any:

@@ -22,6 +22,7 @@ from typing import Any
 
 from homestretch.types import UserError
 
+_MAKE_AGAIN = "put it back, or make the stage that wrote it again (`homestretch STAGE RECIPE`)"
 STAGES = ("sft", "negatives", "reward", "rl", "baselines", "evaluate", "report")
 
 
@@ -137,9 +138,9 @@ class RunDir:
         """
         if not self.metrics_path.exists():
             return
-        text = self.metrics_path.read_text(encoding="utf-8")
-        rows = (json.loads(line) for line in text.split("\n")[:-1] if line.strip())
-        write_jsonl(self.metrics_path, [row for row in rows if row["stage"] != stage])
+        whole_lines, _, _ = _read_text(self.metrics_path).rpartition("\n")
+        rows = _rows(whole_lines, self.metrics_path)
+        write_jsonl(self.metrics_path, [row for row in rows if row.get("stage") != stage])
 
     def log_metrics(self, stage: str, step: int, metrics: Mapping[str, float]) -> None:
         """Append one row `{"stage": ..., "step": ..., "area/name": value, ...}` to metrics.jsonl."""
@@ -155,6 +156,8 @@ def open_finished(path: Path, stage: str, folder: str) -> RunDir:
         raise UserError(
             f"{path}: {stage} is not done, so there is no {folder}/ to use; run `homestretch run` to the end"
         )
+    if not (rundir.path / folder).is_dir():
+        raise UserError(f"{path}: {folder}/ is gone, though {stage} is done; {_MAKE_AGAIN}")
     return rundir
 
 
@@ -206,8 +209,29 @@ def write_json(path: Path, value: Any) -> None:
 
 
 def read_json(path: Path) -> Any:
-    """Read JSON."""
-    return json.loads(path.read_text(encoding="utf-8"))
+    """Read JSON that a stage wrote. Raises UserError if it is gone or damaged."""
+    try:
+        return json.loads(_read_text(path))
+    except ValueError as error:
+        raise UserError(f"{path}: is damaged ({error}); {_MAKE_AGAIN}") from error
+
+
+def _read_text(path: Path) -> str:
+    try:
+        return path.read_text(encoding="utf-8")
+    except (FileNotFoundError, UnicodeDecodeError) as error:
+        is_gone = isinstance(error, FileNotFoundError)
+        raise UserError(f"{path}: {'is gone' if is_gone else 'is damaged (not UTF-8)'}; {_MAKE_AGAIN}") from error
+
+
+def _rows(text: str, path: Path) -> list[dict[str, Any]]:
+    rows = []
+    for number, line in enumerate(text.split("\n"), start=1):
+        try:
+            rows.extend([dict(json.loads(line))] if line.strip() else [])
+        except (ValueError, TypeError) as error:
+            raise UserError(f"{path}:{number}: is damaged ({error}); delete the line, or {_MAKE_AGAIN}") from error
+    return rows
 
 
 def write_jsonl(path: Path, rows: Iterable[Mapping[str, Any]]) -> None:
@@ -232,6 +256,5 @@ def append_jsonl(path: Path, row: Mapping[str, Any]) -> None:
 
 
 def read_jsonl(path: Path) -> list[dict[str, Any]]:
-    """Read a JSONL file."""
-    with path.open(encoding="utf-8") as file:
-        return [json.loads(line) for line in file if line.strip()]
+    """Read JSONL that a stage wrote. Raises UserError if it is gone or damaged."""
+    return _rows(_read_text(path), path)

@@ -98,6 +98,9 @@ def _jsonl_rows(path: Path, content: bytes, problems: list[str]) -> Iterator[Row
         except json.JSONDecodeError as error:
             problems.append(f"{place}: not valid JSON at column {error.colno} ({error.msg}); write one object a line")
             continue
+        except ValueError:
+            problems.append(f"{place}: a number has more digits than can be read; write it as text, in quotes")
+            continue
         except RecursionError:
             problems.append(f"{place}: nested too deeply; a row is one flat object")
             continue
@@ -152,7 +155,7 @@ def _parquet_rows(path: Path, content: bytes) -> list[Row]:
 
     try:
         values = parquet.read_table(io.BytesIO(content)).to_pylist()
-    except (pyarrow.ArrowException, UnicodeDecodeError) as error:
+    except (pyarrow.ArrowException, OSError, ValueError, OverflowError) as error:  # the last two: values, such as dates
         raise UserError(f"{path}: not a readable Parquet file ({str(error).splitlines()[0]})") from error
     return [Row(f"{path} row {number}", number, row) for number, row in enumerate(values, start=1)]
 

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -22,14 +24,14 @@ from homestretch.inspection import (
     read_model_config,
 )
 from homestretch.recipe import differences, load_recipe
-from homestretch.rundir import RunDir
-from homestretch.types import Completion, Example, UserError
+from homestretch.rundir import STAGES, RunDir
+from homestretch.types import Completion, Example, Scorer, UserError
 
 _COPIES = 5
 """Models on disk at the fullest moment: sft, its best checkpoint, reward, policy or a refreshed reward, and the one
 being written."""
 _TRIED_EXAMPLES = 20
-"""Train examples on which the user's own failure modes are tried."""
+"""Train examples on which the user's own failure modes and scorers are tried."""
 
 
 def validate(config: RunConfig, allowed_changes: Sequence[str] = ()) -> list[str]:
@@ -47,6 +49,7 @@ def validate(config: RunConfig, allowed_changes: Sequence[str] = ()) -> list[str
             problems.extend(line for line in str(error).splitlines() if line not in problems)
             return None
 
+    attempt(lambda: _check_run_dir(config))
     problems.extend(changed_recipe(config, allowed_changes))
     splits = attempt(lambda: load_splits(config))
     if splits is not None:
@@ -73,27 +76,45 @@ def validate(config: RunConfig, allowed_changes: Sequence[str] = ()) -> list[str
 # --- the run directory -----------------------------------------------------------------------------------------------
 
 
+def _check_run_dir(config: RunConfig) -> None:
+    place = _existing(config.run_dir)
+    if not place.is_dir():
+        raise UserError(f"output_dir: {config.run_dir}: {place} is a file; give another output_dir or name")
+    if not os.access(place, os.W_OK | os.X_OK):
+        raise UserError(f"output_dir: {config.run_dir}: {place} may not be written to; give another output_dir")
+
+
+def _existing(path: Path) -> Path:
+    """The path, or the nearest above it that is there."""
+    return next(place for place in (path.absolute(), *path.absolute().parents) if place.exists())
+
+
 def changed_recipe(config: RunConfig, allowed_changes: Sequence[str] = ()) -> list[str]:
     """What differs from the recipe that the run directory was begun with, and the way out; empty if nothing does.
 
     Keys that begin with one of `allowed_changes` may differ, but for `evaluate.selection_metrics`, which earlier
     stages used as well.
     """
-    path = RunDir(config.run_dir).config_path
+    rundir = RunDir(config.run_dir)
+    path = rundir.config_path
     if not path.exists():
-        return []
+        done = [stage for stage in STAGES if rundir.is_done(stage)]
+        lost = f"{path}: is not there, so nobody knows what recipe {', '.join(done)} here were made with"
+        return [f"{lost}; put it back, or give this run a new name (name=...)"] if done else []
     try:
         changes = differences(load_recipe(path), config)
     except UserError as error:
-        return [f"{path}: this version cannot read the run's recipe ({error}); give this run a new name (name=...)"]
+        why = str(error).splitlines()[0]
+        return [f"{path}: this version cannot read the run's recipe ({why}); give this run a new name (name=...)"]
     shared = "evaluate.selection_metrics"
     refused = [c for c in changes if c.startswith(shared) or not c.startswith(tuple(allowed_changes))]
     if not refused:
         return []
-    return [
-        f"{path}: this run was begun with another recipe: {'; '.join(refused)}. Undo the change to continue it, "
-        "or give the new run a new name (name=...)"
-    ]
+    ways = ["undo the change to continue it", "give the new run a new name (name=...)"]
+    sections = {change.partition(".")[0] for change in refused}
+    if len(sections) == 1 and sections <= set(STAGES) and not any(change.startswith(shared) for change in refused):
+        ways.insert(1, f"make that stage again (`homestretch {sections.pop()}`)")
+    return [f"{path}: this run was made with another recipe: {'; '.join(refused)}; {', or '.join(ways)}"]
 
 
 # --- names -----------------------------------------------------------------------------------------------------------
@@ -151,7 +172,10 @@ def _check_metrics(config: RunConfig, splits: Splits) -> None:
     from homestretch.metrics.contrasts import primary_names
 
     try:
-        primary_names(build_metrics(config, splits.train), config.evaluate.primary_metrics)
+        metrics = build_metrics(config, splits.train)
+        primary_names(metrics, config.evaluate.primary_metrics)
+        for metric in metrics:
+            _try_scorer(metric.scorer, splits)
     except UserError as error:
         message = str(error)
         raise UserError(message if message.startswith("evaluate") else f"evaluate: {message}") from error
@@ -161,7 +185,15 @@ def _check_terms(config: RunConfig, splits: Splits) -> None:
     from homestretch.scorers import build_terms
 
     if config.rl.terms:
-        build_terms(config, splits.train)
+        for term in build_terms(config, splits.train):
+            _try_scorer(term, splits)
+
+
+def _try_scorer(scorer: Scorer, splits: Splits) -> None:
+    """Call it on a few references, and on nothing written, so that a fault in it is told before anything is trained."""
+    examples = splits.train[:_TRIED_EXAMPLES]
+    scorer(examples, [Completion(example.reference) for example in examples])
+    scorer(examples[:1], [Completion("", terminated=False)])
 
 
 def _check_device(config: RunConfig) -> None:
@@ -261,9 +293,7 @@ def _codec(model: InspectedModel, config: RunConfig) -> Any:
 def _check_disk(model: InspectedModel, config: RunConfig) -> None:
     if model.num_bytes is None:
         return
-    place = config.run_dir.absolute()
-    while not place.exists():
-        place = place.parent
+    place = _existing(config.run_dir)
     copies = _COPIES + config.reward.ensemble.num_members - 1 + len(config.baselines.trained_arms)
     copies += bool(config.reward.held_out.prompt_share)
     needed, free = model.num_bytes * copies, shutil.disk_usage(place).free

@@ -157,12 +157,15 @@ def snapshot(run: Path) -> dict[str, bytes]:
 def test_a_lost_stage_is_run_again_and_its_rows_do_not_count_twice(folder: Path) -> None:
     run = RunDir(folder / "runs" / "small")
     rows = read_jsonl(run.metrics_path)
-    run.mark_undone("rl")
+    (run.path / ".done" / "rl.json").unlink()  # the later ones are still marked, but read what RL writes
     with run.metrics_path.open("a") as file:
         file.write('{"stage": "rl", "step": 7, "rl/sc')  # a process that was killed in the middle of a line
     done = homestretch("run", "x.yaml", cwd=folder)
     assert done.returncode == 0, done.stderr
     assert "reward: done before, skipped" in done.stdout
+    assert [line[9:] for line in done.stdout.splitlines() if line.endswith(": started")] == [
+        "rl: started", "evaluate: started", "report: started",
+    ]  # fmt: skip
     again = read_jsonl(run.metrics_path)
     assert [(r["stage"], r["step"], sorted(r)) for r in again] == [(r["stage"], r["step"], sorted(r)) for r in rows]
     assert all(run.is_done(stage) for stage in STAGES)
@@ -183,10 +186,50 @@ def test_a_stage_alone_may_change_its_own_section(folder: Path) -> None:
     assert read_json(run.scores_path)["split"] == "validation"
     assert [stage for stage in STAGES if run.is_done(stage)] == list(STAGES[:-1])
     assert "split: validation" in run.config_path.read_text()
+    refused = homestretch("report", "x.yaml", cwd=folder)
+    ways = "undo the change to continue it, or make that stage again (`homestretch evaluate`), or give the new run"
+    assert f'evaluate.split: "validation" -> "test"; {ways}' in refused.stderr
     for override in ("rl.kl.beta=0.1", "evaluate.selection_metrics=[rouge_1]"):
         refused = homestretch("evaluate", "x.yaml", "evaluate.split=validation", override, cwd=folder)
         assert refused.returncode == 2
         assert override.partition("=")[0] in refused.stderr
+
+
+def test_a_stage_that_fails_leaves_the_recipe_of_those_before_it(folder: Path) -> None:
+    run = RunDir(folder / "runs" / "small")
+    before = run.config_path.read_bytes()
+    (folder / "own.py").write_text("def scorer(examples, completions):\n    return [c.ids[0] for c in completions]\n")
+    done = homestretch("rl", "x.yaml", "rl.terms=[{scorer: own:scorer, weight: 1}]", cwd=folder)
+    assert done.returncode == 2
+    assert "rl.terms: own:scorer failed: IndexError" in done.stderr
+    assert run.config_path.read_bytes() == before
+    assert all(run.is_done(stage) for stage in STAGES), "told by validate, so nothing was touched"
+    assert homestretch("run", "x.yaml", cwd=folder).returncode == 0
+
+
+@pytest.mark.parametrize(
+    ("spoilt", "command", "said"),
+    [
+        ("reward/audit.json", ("report", "x.yaml"), "runs/small/reward/audit.json: is damaged ("),
+        ("evaluation/samples.jsonl", ("report", "x.yaml"), "runs/small/evaluation/samples.jsonl:1: is damaged"),
+        (".done/rl.json", ("report", "x.yaml"), "runs/small/.done/rl.json: is damaged"),
+        ("metrics.jsonl", ("report", "x.yaml"), "runs/small/metrics.jsonl:1: is damaged"),
+        ("evaluation/scores.json", ("run", "x.yaml"), "runs/small/evaluation/scores.json: is damaged"),
+        ("policy", ("generate", "runs/small", "--input", "x.txt"), "runs/small: policy/ is gone, though rl is done"),
+        ("sft/model.safetensors", ("rl", "x.yaml"), "runs/small/sft: its weights cannot be read"),
+        ("negatives/train.jsonl", ("reward", "x.yaml"), "runs/small/negatives/train.jsonl:1: is damaged"),
+    ],
+)
+def test_a_damaged_run_is_told_in_one_line(folder: Path, spoilt: str, command: tuple[str, ...], said: str) -> None:
+    (folder / "x.txt").write_text("Ann: shall we eat at 6?\n")
+    place = folder / "runs" / "small" / spoilt
+    if place.is_dir():
+        shutil.rmtree(place)
+    else:
+        place.write_bytes(place.read_bytes()[:20] + b"\n")
+    done = homestretch(*command, cwd=folder)
+    assert (done.returncode, done.stderr.count("\n")) == (2, 1), done.stderr
+    assert done.stderr.startswith(f"error: {said}")
 
 
 def test_alternatives_to_rl_can_be_added_to_a_finished_run(folder: Path) -> None:
@@ -253,6 +296,13 @@ def test_generate_writes_a_row_per_document(folder: Path, arm: str) -> None:
         ("in.txt:1", ["id", "terminated", "text"]),
         ("in.txt:2", ["id", "terminated", "text"]),
     ]
+
+
+@pytest.mark.parametrize("command", [("generate", "runs/small", "--input", "in.txt", "--output", "runs"),
+                                     ("reward-check", "runs/small", "in.txt", "--json", "runs")])  # fmt: skip
+def test_an_output_that_is_a_folder_is_refused_before_the_work(folder: Path, command: tuple[str, ...]) -> None:
+    done = homestretch(*command, cwd=folder)
+    assert (done.returncode, done.stderr) == (2, "error: runs: is a directory; give a file to write\n")
 
 
 def test_generate_prints_nothing_but_rows(folder: Path) -> None:

@@ -9,6 +9,7 @@ import pytest
 from homestretch.audit_findings import (
     CONTENT_MODES,
     FORM_MODES,
+    SELECTION,
     UNSEEN,
     class_findings,
     gate,
@@ -28,9 +29,11 @@ def of_probe(**probes: Any) -> dict[str, Any]:
     return {"probes": probes}
 
 
-def of_ranks(low: float | None, high: float | None) -> dict[str, Any]:
-    tau = None if low is None or high is None else (low + high) / 2
-    return {"within_prompt_rank_correlation": {"rouge_l": {"tau": tau, "low": low, "high": high, "n": 9}}}
+def of_ranks(
+    low: float | None, high: float | None, metric: str = "rouge_l", tau: float | None = None
+) -> dict[str, Any]:
+    tau = (low + high) / 2 if low is not None and high is not None else tau
+    return {"within_prompt_rank_correlation": {metric: {"tau": tau, "low": low, "high": high, "n": 9}}}
 
 
 @pytest.mark.parametrize(
@@ -57,6 +60,8 @@ def of_ranks(low: float | None, high: float | None) -> dict[str, Any]:
         (of_ranks(0.0, 0.3), "not shown to rank"),
         (of_ranks(0.01, 0.3), None),
         (of_ranks(None, None), None),
+        (of_ranks(None, None, SELECTION), "nothing is known of how the reward ranks"),
+        (of_ranks(None, None, SELECTION, tau=-0.4), "too few prompts to tell"),
         ({"reward_spread": {"within_prompt_sd": 0.25, "between_prompt_sd": 1.0}}, "saturated"),
         ({"reward_spread": {"within_prompt_sd": 0.26, "between_prompt_sd": 1.0}}, None),
         ({"reward_spread": {"within_prompt_sd": 0.26, "between_prompt_sd": None}}, None),
@@ -156,3 +161,9 @@ def test_best_of_n_says_little_where_samples_are_poor() -> None:
         (found,) = other_findings({"best_of_n": entry, "samples_per_prompt": 8})
         assert found.is_bad == is_bad
         assert ("says little" in found.meaning) == (entry is poor)
+
+
+def test_what_was_not_measured_warns_and_does_not_stop() -> None:
+    decided = gate(of_ranks(None, None, SELECTION), GateConfig(action="stop"))
+    assert decided["decision"] == "warn"
+    assert decided["reasons"][0].startswith("Rank correlation with the selection score: could not be measured")

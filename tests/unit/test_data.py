@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from pydantic import ValidationError
 
 from homestretch.config import DataConfig, EvaluateConfig, ModelConfig, RunConfig
 from homestretch.data import Splits, evaluation_examples, load_prompts, load_splits
@@ -345,3 +346,31 @@ def test_prompts_with_the_ids_of_train_rows_are_told_apart(tmp_path: Path) -> No
     splits = load_splits(RunConfig(name="x", data=data, model=ModelConfig(path="m")))
     assert [example.id for example in splits.train] == ["0", "1", "2"]
     assert [example.id for example in splits.prompts] == ["prompts/0", "prompts/1", "prompts/2"]
+
+
+def test_dropping_overlaps_needs_a_field_that_names_them(tmp_path: Path) -> None:
+    file = jsonl(tmp_path / "train.jsonl", ROWS)
+    assert "no row has a field `overlaps`" in refusal(train=file, drop_overlaps=["test"])[0]
+    with pytest.raises(ValidationError, match=r"'train', 'validation', 'test' or 'prompts'"):
+        config(train=file, drop_overlaps=["tets"])
+
+
+def test_what_cannot_be_a_value_is_told_by_its_row(tmp_path: Path) -> None:
+    file = tmp_path / "train.jsonl"
+    file.write_text(f'{{"document": "d", "reference": "r"}}\n{{"document": "d", "n": {"9" * 5000}}}\n')
+    assert refusal(train=str(file)) == [
+        f"{file}:2: a number has more digits than can be read; write it as text, in quotes"
+    ]
+
+
+def test_a_parquet_file_with_a_damaged_page_is_told(tmp_path: Path) -> None:
+    import pyarrow
+    from pyarrow import parquet
+
+    file = tmp_path / "train.parquet"
+    rows = {"document": [f"document {i}" for i in range(500)], "reference": [f"reference {i}" for i in range(500)]}
+    parquet.write_table(pyarrow.table(rows), file)
+    content = bytearray(file.read_bytes())
+    content[30:200] = b"\xff" * 170
+    file.write_bytes(content)
+    assert refusal(train=str(file))[0].startswith(f"{file}: not a readable Parquet file")

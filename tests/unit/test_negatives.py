@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 from collections import Counter
+from dataclasses import replace
 from itertools import pairwise
 
 import numpy as np
@@ -302,3 +303,11 @@ def test_excerpts_show_the_edit_and_a_missing_end():
     assert shown.endswith("(no end)   <- Monday -> Friday")
     assert len(shown) < 150
     assert stage.excerpt(Judged("e", Completion("Short."), "reference", 1.0)) == "Short."
+
+
+def test_a_negative_that_gives_back_the_first_of_several_references_is_none():
+    """The modes that start from the edited positive do not see the reference that it was made from."""
+    example = replace(make_examples(1)[0], references=("Ann left.", "Ann went away."))
+    edited = Judged(example.id, Completion("Ann has left."), EDITED_REFERENCE, 1.0)
+    modes = [make_mode(f"m{i}", lambda e, rng: Edit(Completion("Ann left."), (0, 3))) for i in range(20)]
+    assert [negative(example, mode, seed=0, edited=edited) for mode in modes] == [None] * 20

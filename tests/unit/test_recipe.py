@@ -220,3 +220,24 @@ def test_adapters_of_the_reward_are_for_the_sft_model(recipe: Path) -> None:
     assert lora.r == 4
     with pytest.raises(UserError, match=r"reward.*`lora` is for `backbone: sft`"):
         load_recipe(recipe, ["reward.lora={r: 4}", "reward.backbone=some/encoder"])
+
+
+@pytest.mark.parametrize(
+    ("value", "said"),
+    [
+        ("9" * 5000, "a number has more digits than can be read"),
+        ("!!timestamp 2024-01-02", "a recipe has no use for !!timestamp; write it as text"),
+        ("!!set {a, b}", "a recipe has no use for !!set"),
+        ("!!binary aGk=", "a recipe has no use for !!binary"),
+    ],
+)
+def test_values_that_json_does_not_have_are_one_line(recipe: Path, value: str, said: str) -> None:
+    recipe.write_text(f"{GOOD}seed: {value}\n")
+    (line,) = mistakes(recipe)
+    assert line.startswith(f"{recipe}:3: {said}")
+
+
+def test_bounds_that_only_harm_can_lie_beyond(recipe: Path) -> None:
+    for override in ("num_threads=100000", "evaluate.primary_metrics=[]", "evaluate.selection_metrics=[]"):
+        (line,) = mistakes(recipe, override)
+        assert line.startswith(f"command line: {override.partition('=')[0]}: ")

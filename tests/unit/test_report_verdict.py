@@ -166,3 +166,9 @@ def test_the_verdict_takes_no_side(pair: tuple[float, float], words: str) -> Non
     text = verdict(beside({"dpo": pair}))
     assert f"The cheapest alternative was DPO on the same negatives: {words} by" in text
     assert "alternative" not in verdict(one(UP, UP, UP))
+
+
+def test_the_verdict_says_when_the_policy_is_the_sft_model() -> None:
+    scores = one(NULL, NULL, NULL)
+    assert verdict(scores, kept_sft=True).startswith("RL ended with the SFT model itself")
+    assert verdict(scores, kept_sft=True).endswith(verdict(scores))

@@ -14,9 +14,28 @@ from homestretch.config import RunConfig
 from homestretch.inspection import check_model_folder, generating_family
 from homestretch.recipe import dump_recipe
 from homestretch.rundir import RunDir
-from homestretch.types import UserError
+from homestretch.types import Metric, UserError
 from homestretch.validation import changed_recipe, split_lengths, validate
 from tiny import NEW_MODELS
+
+HERE = "unit.test_validation"
+
+
+def raises(context: Any) -> Metric:
+    return Metric("raises", lambda examples, completions: {}["a"])
+
+
+def no_metric(context: Any) -> int:
+    return 3
+
+
+def one_number(context: Any) -> Metric:
+    return Metric("one_number", lambda examples, completions: 0.5)  # type: ignore[arg-type, return-value]
+
+
+def refuses_empty(examples: Any, completions: Any) -> list[int]:
+    return [len(completion.text) // len(completion.text) for completion in completions]
+
 
 SIZES = {"train": 12, "prompts": 4, "validation": 4, "test": 4}
 
@@ -136,6 +155,10 @@ def test_a_chat_template_that_is_not_there(tmp_path: Path, llama: Path) -> None:
         ({"evaluate": {"primary_metrics": ["chrff"]}}, "did you mean 'chrf'?"),
         ({"evaluate": {"split": "tset"}}, "'tset' is neither a split"),
         ({"data": {"task": "chat"}}, "did you mean 'chats'?"),
+        ({"evaluate": {"primary_metrics": [f"{HERE}:raises"]}}, f"metric '{HERE}:raises' failed: KeyError: 'a'"),
+        ({"evaluate": {"primary_metrics": [f"{HERE}:no_metric"]}}, "returned a int, no homestretch.types.Metric"),
+        ({"evaluate": {"selection_metrics": [f"{HERE}:one_number"]}}, "returned shape () for 12 completions"),
+        ({"rl": {"terms": [{"scorer": f"{HERE}:refuses_empty", "weight": 1.0}]}}, "(example 'chats-train-0')"),
         ({"reward": {"backbone": "./nowhere"}}, "reward.backbone: ./nowhere: no such folder"),
     ],
 )
@@ -175,8 +198,20 @@ def test_a_changed_recipe(tmp_path: Path) -> None:
     assert "rl.kl.beta: 0.05 -> 0.5" in only(changed_recipe(changed))
     assert changed_recipe(changed, ("rl.",)) == []
     assert "rl.kl.beta" in only(changed_recipe(changed, ("evaluate.",)))
+    assert "or make that stage again (`homestretch rl`), or" in only(changed_recipe(changed))
+    both = config(tmp_path, new(), rl={"kl": {"beta": 0.5}}, seed=3)
+    assert "make that stage again" not in only(changed_recipe(both))
     rundir.config_path.write_text("what: ever\n")
     assert "this version cannot read" in only(changed_recipe(old))
+    rundir.config_path.unlink()
+    assert changed_recipe(old) == []
+    rundir.mark_done("sft", {})
+    assert "nobody knows what recipe sft here were made with; put it back" in only(changed_recipe(old))
+
+
+def test_a_run_directory_that_cannot_be(tmp_path: Path) -> None:
+    (tmp_path / "run").write_text("")
+    assert "run is a file" in validate(config(tmp_path, new()))[0]
 
 
 def test_lengths_count_what_is_cut(tmp_path: Path) -> None:

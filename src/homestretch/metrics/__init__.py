@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
+from functools import partial
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,7 +13,7 @@ from homestretch.config import RunConfig
 from homestretch.metrics.scoring import MetricContext
 from homestretch.ops.slots import is_data_to_text
 from homestretch.ops.words import words
-from homestretch.registry import resolve
+from homestretch.registry import blaming, checked_scores, resolve
 from homestretch.types import Completion, Example, Metric, Scorer, UserError
 
 METRICS: dict[str, str] = {
@@ -114,8 +115,13 @@ def _task_metrics(config: RunConfig) -> list[Metric]:
 def _build(name: str, context: MetricContext, others: Iterable[str]) -> Metric:
     """Resolve and make one metric. It goes by the name the recipe gives it; `others` are names to suggest as well."""
     factory = resolve(name, {**dict.fromkeys(others, ""), **METRICS}, _GROUP, "metric")
-    metric: Metric = factory(context)
-    return replace(metric, name=name)
+    with blaming(f"metric {name!r}: making it failed"):
+        metric: Metric = factory(context)
+    if not isinstance(metric, Metric):
+        raise UserError(f"metric {name!r}: its factory returned a {type(metric).__name__}, no homestretch.types.Metric")
+    if name in METRICS:
+        return replace(metric, name=name)
+    return replace(metric, name=name, scorer=partial(checked_scores, f"metric {name!r}", metric.scorer))
 
 
 def _defined_or_zero(

@@ -45,6 +45,8 @@ class Content:
     negatives_validation: list[dict[str, Any]]
     unused_modes: tuple[str, ...]
     """Failure modes that apply to no train example, as the negatives stage found."""
+    kept_sft: bool
+    """Whether RL ended with the SFT model, as no update had a better held-out score."""
     stages: tuple[StageFacts, ...]
     alarms: list[dict[str, Any]]
     """Of RL's guard: update, kind, sentence, action."""
@@ -56,20 +58,22 @@ def read_content(config: RunConfig, rundir: RunDir) -> Content:
     """Read the run directory; nothing is computed here, and what stages that are not done have left is not read."""
     stages = planned_stages(with_baselines=bool(config.baselines.arms))
     recipe = rundir.config_path.read_text(encoding="utf-8") if rundir.config_path.exists() else ""
+    rl = rundir.summary("rl") if rundir.is_done("rl") else {}
     return Content(
         name=config.name,
         seed=config.seed,
         flag_threshold=config.evaluate.flag_threshold,
         scores=_json(rundir.scores_path) if rundir.is_done("evaluate") else None,
         samples=_jsonl(rundir.samples_path) if rundir.is_done("evaluate") else [],
-        metrics=[row for row in _jsonl(rundir.metrics_path) if rundir.is_done(row["stage"])],
+        metrics=[row for row in _jsonl(rundir.metrics_path) if rundir.is_done(str(row.get("stage")))],
         audit=_json(rundir.audit_path) if rundir.is_done("reward") else None,
         negatives_train=_jsonl(rundir.negatives_dir / "train.jsonl") if rundir.is_done("negatives") else [],
         negatives_validation=_jsonl(rundir.negatives_dir / "validation.jsonl") if rundir.is_done("negatives") else [],
         unused_modes=_unused_modes(rundir),
+        kept_sft=rl.get("kept_update") == 0,
         # The report's own stage is left out: the report would change by being written.
         stages=tuple(_stage(rundir, stage) for stage in stages if stage != "report"),
-        alarms=rundir.summary("rl").get("alarms", []) if rundir.is_done("rl") else [],
+        alarms=rl.get("alarms", []),
         recipe=clean(recipe),
         environment=_flat(_json(rundir.environment_path) or {}),
     )
@@ -81,7 +85,7 @@ def report_json(content: Content) -> dict[str, Any]:
     arms: Mapping[str, Any] = scores.get("arms", {})
     return {
         "schema": SCHEMA,
-        "verdict": verdict(content.scores),
+        "verdict": verdict(content.scores, kept_sft=content.kept_sft),
         "name": content.name,
         "seed": content.seed,
         "num_examples": scores.get("num_examples"),

@@ -42,7 +42,7 @@ def render_page(content: Content) -> str:
         policy=_policy(script),
         style=Markup(style),
         script=Markup(script),
-        verdict=verdict(scores),
+        verdict=verdict(scores, kept_sft=content.kept_sft),
         tone=tone(scores),
         scores=scores,
         arms=arms_table(scores) if scores else None,

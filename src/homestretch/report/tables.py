@@ -53,6 +53,7 @@ class ContrastRow:
 
     name: str
     arms: str
+    n: str
     metric: str
     difference: str
     interval: str
@@ -198,6 +199,7 @@ def _contrast(
     return ContrastRow(
         name=str(row.get("name", "")),
         arms=f"{row['a']} − {row['b']}",
+        n=number(row.get("n"), 0),
         metric=metric,
         difference=signed(difference),
         interval=interval(row),

@@ -28,10 +28,13 @@ def tone(scores: Mapping[str, Any] | None) -> Tone:
     return "better" if "better" in outcomes else "worse" if "worse" in outcomes else "equal"
 
 
-def verdict(scores: Mapping[str, Any] | None) -> str:
+_KEPT_SFT = "RL ended with the SFT model itself, as no update had a better held-out score."
+
+
+def verdict(scores: Mapping[str, Any] | None, *, kept_sft: bool = False) -> str:
     """The verdict in one sentence, from the content of evaluation/scores.json (None: not evaluated).
 
-    A second one follows where alternatives to RL were evaluated.
+    One goes before it where RL kept the SFT model, and one follows where alternatives to RL were evaluated.
     """
     if scores is None:
         return "No verdict: the evaluation has not been run."
@@ -41,7 +44,8 @@ def verdict(scores: Mapping[str, Any] | None) -> str:
         return (
             f"No verdict: there is no tested primary contrast of RL with SFT on raw outputs (arms evaluated: {arms})."
         )
-    return " ".join(filter(None, (f"{_raw(list(found['C1'].values()))}{_post(found)}.", alternatives(scores))))
+    before = _KEPT_SFT if kept_sft else ""
+    return " ".join(filter(None, (before, f"{_raw(list(found['C1'].values()))}{_post(found)}.", alternatives(scores))))
 
 
 def _raw(raw: Sequence[Finding]) -> str:

@@ -52,10 +52,11 @@ def negative(example: Example, mode: FailureMode, *, seed: int, edited: Judged |
     added to or left out of the recipe, and `mode.corrupt(example, np.random.default_rng(row.seed))` makes it again.
     An edit that gives back a reference, properly ended, would be a false label and counts as not applying.
     """
+    start = example
     if edited is not None and stable_seed(seed, example.id, mode.name, "start") % 2:
-        example = replace(example, references=(edited.completion.text, *example.references[1:]))
-    row = _judged_edit(example, mode.name, 0.0, mode.corrupt, stable_seed(seed, example.id, mode.name))
-    if row is None or (row.completion.terminated and row.completion.text in example.references):
+        start = replace(example, references=(edited.completion.text, *example.references[1:]))
+    row = _judged_edit(start, mode.name, 0.0, mode.corrupt, stable_seed(seed, example.id, mode.name))
+    if row is None or (row.completion.terminated and row.completion.text in (*example.references, *start.references)):
         return None
     return row
 

@@ -51,6 +51,7 @@ def run(config: RunConfig, rundir: RunDir) -> dict[str, Any]:
     evaluation = score_arms(examples, arms, metrics, modes, config=config.evaluate, rng=rng)
     if config.baselines.arms:
         evaluation.scores["costs"] = arm_costs(config, rundir, decodings)
+    evaluation.scores["data_notes"] = list(splits.notes)
     write_jsonl(rundir.samples_path, evaluation.samples)
     write_json(rundir.scores_path, evaluation.scores)
     print_scores(evaluation.scores, primaries)
