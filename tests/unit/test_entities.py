@@ -83,6 +83,8 @@ def found(text: str, *names: str) -> list[tuple[str, str, str]]:
         ("half past six", "time", "6:30?"),
         ("quarter to nine", "time", "8:45?"),
         ("quarter to one", "time", "12:45?"),
+        ("quarter to 12 pm", "time", "11:45"),
+        ("ten minutes to nine", "time", "8:50?"),
         ("ten past five pm", "time", "17:10"),
         ("at 7", "time", "7:00?"),
         ("five o'clock", "time", "5:00?"),
@@ -181,6 +183,8 @@ def test_speakers() -> None:
 @pytest.mark.parametrize(
     ("text", "source", "supported"),
     [
+        ("May 1", "We meet on May 12.", False),
+        ("May 12", "We meet on May 12.", True),
         ("at 5 pm", "A: see you at 17:00", True),
         ("at 5 pm", "A: see you at 5", True),
         ("at 5 pm", "A: when? 5?", True),

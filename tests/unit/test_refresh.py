@@ -258,6 +258,17 @@ def test_a_reward_that_cannot_learn_does_not_end_rl(monkeypatch, tmp_path, error
     said = rl._refresh(session, None)
     assert said == f"the learned reward stays as it is: training it on failed ({str(error).splitlines()[0]})"
     assert (session.reward.reward, session.reward_dir, session.num_refreshes) == ("old", tmp_path / "old", 1)
+    monkeypatch.setattr(rl, "gather", fail)
+    monkeypatch.setattr(rl, "why_not", lambda *_, **__: None)
+    answered = []
+    session.config = SimpleNamespace(rl=SimpleNamespace(guard=SimpleNamespace(beta_factor=2.0)))
+    session.rundir.path = tmp_path
+    session.learner = SimpleNamespace(
+        lm=None, beta=0.2, roll_back=lambda path, beta_factor: answered.append(beta_factor)
+    )
+    session.guard = SimpleNamespace(best_update=0, answered=answered.append)
+    rl._answer(session, 3)
+    assert answered == [2.0, said], "RL goes back and on, also where the samples to learn from cannot be had"
     error = RuntimeError("a fault of ours")
     with pytest.raises(RuntimeError, match="a fault of ours"):
         rl._refresh(session, None)

@@ -45,7 +45,13 @@ _ANTONYMS = {
     "rose": "fell", "up": "down", "higher": "lower", "married": "divorced", "free": "busy", "available": "unavailable",
 }  # fmt: skip
 _OPPOSITES = {**{b: a for a, b in _ANTONYMS.items()}, **_ANTONYMS}
-_OPPOSITE = re.compile(rf"\b(?P<word>{'|'.join(sorted(_OPPOSITES, key=len, reverse=True))})\b", re.IGNORECASE)
+_OPPOSITE = re.compile(rf"\b(?P<word>{'|'.join(sorted(_OPPOSITES, key=len, reverse=True))})\b(?!['’])", re.IGNORECASE)
+_NO_MAIN_VERB_AFTER = re.compile(
+    r"(?:\b(?:is|are|was|were|be|been|being|am|has|have|had|having|do|does|did|will|would|can|could|should|must|may"
+    r"|might|to|not|gets?|got|getting)|n['’]t|['’](?:s|re|ve|m|ll|d)) (?:\w+ly |also |just |already |never |ever )?$",
+    re.IGNORECASE,
+)
+"""Before a participle or an infinitive: "was told", "has already found", "to work" have another verb to negate."""
 # Words that turn up in fixed phrases ("pick up", "come with") too often to have an opposite.
 _LOOSE = {"up", "down", "with", "without", "open", "old", "new", "free", "before", "after", "left", "hard"}
 
@@ -79,6 +85,8 @@ def _add_not(match: re.Match[str]) -> str | None:
 
 
 def _negate_verb(match: re.Match[str]) -> str | None:
+    if _NO_MAIN_VERB_AFTER.search(match.string, 0, match.start()):
+        return None
     word = match.group().lower()
     helper = "does" if word.endswith("s") and word != "was" else "did"
     return f"{helper} not {_BASE_OF[word]}"

@@ -137,7 +137,8 @@ def _date_supported(mention: Mention, evidence: _Evidence) -> bool:
     month, *rest = mention.value.split()
     if month.isdigit() and not rest:
         return month in evidence.numbers
-    if mention.value in evidence.joined or any(
+    # "May 1" is not said by "May 12"
+    if re.search(rf"(?<!\d){re.escape(mention.value)}(?!\d)", evidence.joined) or any(
         kind == "date" and f"{value} ".startswith(f"{mention.value} ") for kind, value in evidence.values
     ):
         return True

@@ -220,20 +220,17 @@ def _time(match: re.Match[str]) -> str | None:
 
 
 def _spoken_time(match: re.Match[str]) -> str | None:
-    """ "half past six", "quarter to nine", "ten past 5"."""
-    step = match.group("step").lower()
-    minutes = {"half": 30, "quarter": 15}.get(step)
-    minutes = _hour_minutes(step) if minutes is None else minutes
-    hour = _hour(match.group("hour"))
+    """ "half past six", "quarter to nine", "ten past 5", "ten minutes to 12 pm"."""
+    step = match.group("step").lower().removesuffix(" minutes")
+    minutes = {"half": 30, "quarter": 15}.get(step) or int(number_value(step) or 0)
+    hour, half = _hour(match.group("hour")), match.group("half")
     if not 1 <= hour <= 12 or not 0 < minutes < 60:
         return None
     if match.group("way").lower() == "past":
-        return _clock(hour, minutes, match.groupdict().get("half"))
-    return _clock((hour - 2) % 12 + 1, 60 - minutes, match.groupdict().get("half"))
-
-
-def _hour_minutes(text: str) -> int:
-    return int(number_value(text) or 0)
+        return _clock(hour, minutes, half)
+    if half and hour == 12:  # before noon it is morning, before midnight evening
+        half = "a" if half[0].lower() == "p" else "p"
+    return _clock((hour - 2) % 12 + 1, 60 - minutes, half)
 
 
 def _compile(pattern: str) -> re.Pattern[str]:

@@ -175,7 +175,10 @@ def _answer(session: _Session, update: int) -> None:
     sentence = why_not(config, session.reward.reward, num_done=session.num_refreshes, update=update)
     evidence = None
     if sentence is None:
-        evidence = gather(session.learner.lm, config, session.rundir, session.splits, update=update)
+        try:
+            evidence = gather(session.learner.lm, config, session.rundir, session.splits, update=update)
+        except (TrainingError, RuntimeError) as error:
+            sentence = _excuse(error)
     session.learner.roll_back(_best_path(session.rundir), beta_factor=config.rl.guard.beta_factor)
     say(f"rl: back to update {guard.best_update}; KL weight {session.learner.beta:.4g} from now on, and no less")
     if evidence is not None:
@@ -188,7 +191,6 @@ def _refresh(session: _Session, evidence: Evidence) -> str:
     """Have the reward learn from the evidence; if that did it good, RL is paid by the new one from now on.
 
     The guard then compares with the best checkpoint as the new reward sees it. Returns what came of it, in words.
-    RL can go on with the reward that it has, so neither a training that fails nor too little memory for one ends it.
     """
     config, rundir, learner = session.config, session.rundir, session.learner
     session.num_refreshes += 1
@@ -204,13 +206,21 @@ def _refresh(session: _Session, evidence: Evidence) -> str:
         paid = replace(session.reward, reward=reward, floor=reward.calibration.floor)
         best_scores = paid(session.validation.examples, session.best_completions).scores
     except (TrainingError, RuntimeError) as error:
-        if not isinstance(error, TrainingError) and not is_out_of_memory(error):
-            raise
-        free_memory()
-        return f"the learned reward stays as it is: training it on failed ({str(error).splitlines()[0]})"
+        return _excuse(error)
     session.reward, session.reward_dir = paid, lesson.path
     session.guard.rescored(best_scores)
     return lesson.sentence
+
+
+def _excuse(error: TrainingError | RuntimeError) -> str:
+    """Why the reward does not learn, in words, if a training that fails or too little memory for it is the reason.
+
+    RL can go on with the reward that it has, so these do not end it. Any other error is raised again.
+    """
+    if not isinstance(error, TrainingError) and not is_out_of_memory(error):
+        raise error
+    free_memory()
+    return f"the learned reward stays as it is: training it on failed ({str(error).splitlines()[0]})"
 
 
 def _best_path(rundir: RunDir) -> Path:

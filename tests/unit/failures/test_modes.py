@@ -8,12 +8,13 @@ import pytest
 from failure_corpus import corpus, fitted, flagged, make_example
 from homestretch.config import NegativesConfig
 from homestretch.failures import PRESETS, build_modes, mode_names, post_process
+from homestretch.failures.negation import Negation
 from homestretch.failures.positives import edited_positive
 from homestretch.failures.swap import SwapMode
 from homestretch.failures.wrong_date import WrongDate
 from homestretch.failures.wrong_number import WrongNumber
 from homestretch.ops.entities import mentions
-from homestretch.types import Completion, UserError
+from homestretch.types import Completion, Example, UserError
 
 SWAPS = ("wrong_entity", "wrong_number", "wrong_date")
 
@@ -85,6 +86,21 @@ def test_wrong_speaker_swaps_whole_words() -> None:
         if (edit := fitted("wrong_speaker").corrupt(example, np.random.default_rng(seed)))
     }
     assert texts == {"Ann lost Anna's key."}
+
+
+@pytest.mark.parametrize(
+    ("reference", "never"),
+    [
+        ("Tom was told to come.", "did not tell"),
+        ("Ann has already found it and is happy.", "did not find"),
+        ("Tom said he won't come.", "lost't"),
+    ],
+)
+def test_negation_leaves_grammar_whole(reference: str, never: str) -> None:
+    example = Example("e", reference, reference, references=(reference,))
+    made = [Negation().corrupt(example, np.random.default_rng(seed)) for seed in range(40)]
+    assert any(made)
+    assert not [edit.completion.text for edit in made if edit and never in edit.completion.text]
 
 
 def test_omission_is_not_judged_without_a_reference() -> None:
