@@ -196,8 +196,8 @@ def test_a_severity_counts_from_the_threshold_on() -> None:
             return float(example.id[1:]) / NUM_EXAMPLES
 
     for threshold, rate in ((0.5, 0.5), (0.75, 0.25)):
-        config = EvaluateConfig(num_resamples=100, primary_metrics=(), flag_threshold=threshold)
-        result = score_arms(EXAMPLES, ARMS, [], [Graded()], config=config, rng=np.random.default_rng(0))
+        config = EvaluateConfig(num_resamples=100, primary_metrics=("quality",), flag_threshold=threshold)
+        result = score_arms(EXAMPLES, ARMS, METRICS, [Graded()], config=config, rng=np.random.default_rng(0))
         assert result.scores["arms"]["rl/raw"]["failures"]["marked"]["rate"] == rate
 
 
