@@ -270,9 +270,10 @@ class RewardConfig(Section):
     lora: LoRAConfig | None = None
     """Train adapters on the SFT model (null: as `model.lora`). RL then keeps one frozen model for reference and
     reward instead of two."""
-    score: Literal["likelihood", "state"] | None = None
-    """What the score is read from: the likelihood that the backbone gives the completion and the state after it, or
-    that state alone. Null: state in the paper preset and for encoders, which have no likelihood; else likelihood."""
+    score: Literal["likelihood", "pmi", "state"] | None = None
+    """What the score is read from. `likelihood`: the log-likelihood that the backbone gives the completion, and the
+    state after it. `pmi`: less a learnt share of what it gives it without the document. `state`: that state alone.
+    Null: state in the paper preset and for encoders, which have no likelihood; else pmi."""
     loss: Literal["bce", "pairwise+bce"] | None = None
     """Null: bce in the paper preset, else pairwise+bce."""
     label_smoothing: Annotated[float, Field(ge=0, lt=0.5)] = 0.1

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 import torch
@@ -25,6 +25,12 @@ class EncodedPrompt:
 
     ids: tuple[int, ...]
     was_cut: bool
+
+
+def without_document(example: Example) -> Example:
+    """The example with nothing where the document stood in its prompt."""
+    start, end = example.document_span or (0, len(example.prompt))
+    return replace(example, prompt=example.prompt[:start] + example.prompt[end:], document_span=(start, start))
 
 
 class Codec:
@@ -63,6 +69,15 @@ class Codec:
             text_cut = text[:end] + text[self._rendered(example)[1][1] :]
             ids = self._prompt_ids(text_cut)
         return EncodedPrompt(tuple(ids), was_cut=True)
+
+    def encode_bare_prompt(self, example: Example) -> tuple[int, ...]:
+        """The prompt's ids without its document; one BOS or EOS where nothing is left, to predict the first token from.
+
+        Raises UserError as `encode_prompt` does.
+        """
+        ids = self.encode_prompt(without_document(example)).ids
+        first = self.tokenizer.bos_token_id
+        return ids or (self.eos_id if first is None else int(first),)
 
     def _cut(self, text: str, start: int, end: int, *, excess: int) -> int:
         """A new end of the document that drops its last `excess` tokens."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -274,10 +274,8 @@ def _check_template(model: InspectedModel, config: RunConfig, example: Example) 
     """The template alone, without a document, must fit into a prompt; a chat template must be there if it is used."""
     from jinja2 import TemplateError
 
-    start, end = example.document_span or (0, len(example.prompt))
-    bare = replace(example, prompt=example.prompt[:start] + example.prompt[end:], document_span=(start, start))
     try:
-        _codec(model, config).encode_prompt(bare)
+        _codec(model, config).encode_bare_prompt(example)
     except UserError as error:
         raise UserError(f"data.template: {error}") from error
     except (ValueError, TemplateError) as error:

@@ -12,7 +12,7 @@ from homestretch import forward
 from homestretch.config import LoRAConfig, NewModelConfig
 from homestretch.forward import response_batch, response_logprobs
 from homestretch.models import add_lora, build_base, load_language_model, projects_last
-from homestretch.rewards.reward_model import build_reward_model
+from homestretch.rewards.reward_model import Encoded, build_reward_model
 from homestretch.types import Completion
 from tiny import NEW_MODELS, tiny_config, tiny_examples
 
@@ -52,7 +52,7 @@ def test_values_and_gradients_are_those_of_separate_passes(kind, tiny_folders):
 @pytest.mark.parametrize("kind", CAUSAL)
 def test_rewards_are_those_of_transformers_own_classifier(kind, tiny_folders):
     model = build_reward_model(tiny_config(kind), tiny_folders[kind]).eval()
-    encoded = list(zip(*groups(model.lm.codec), strict=True))
+    encoded = [Encoded(p, c, p[-2:]) for p, c in zip(*groups(model.lm.codec), strict=True)]
     assert model.lm.shares_prompts
     shared = model.logits(encoded)
     model.lm = replace(model.lm, shares_prompts=False)
@@ -142,7 +142,7 @@ def test_a_prompt_s_keys_and_values_are_projected_once(kind, lora, tiny_folders)
 @pytest.mark.parametrize("kind", SEQ2SEQ)
 def test_rewards_are_those_of_keys_and_values_for_each_completion(kind, tiny_folders):
     model = build_reward_model(tiny_config(kind), tiny_folders[kind]).eval()
-    encoded = list(zip(*groups(model.lm.codec), strict=True))
+    encoded = [Encoded(p, c, p[-2:]) for p, c in zip(*groups(model.lm.codec), strict=True)]
     assert model.lm.projects_once
     once = model.logits(encoded)
     model.lm = replace(model.lm, projects_once=False)

@@ -144,3 +144,11 @@ def test_padding_on_either_side():
     ids, mask = pad([[5, 6], [7]], 0)
     assert ids.tolist() == [[5, 6], [7, 0]]
     assert mask.tolist() == [[True, True], [True, False]]
+
+
+def test_a_prompt_without_its_document_keeps_the_template(tiny_folders):
+    codec = load_language_model(tiny_folders["llama"], tiny_config()).codec
+    one, other = tiny_examples(2)
+    assert codec.encode_bare_prompt(one) == codec.encode_bare_prompt(other) == tuple(codec._prompt_ids("\nSummary:"))
+    first = codec.encode_bare_prompt(Example("x", "a b", "a b", None))
+    assert first in ((codec.tokenizer.bos_token_id,), (codec.eos_id,)), "nothing is left, and a first token must follow"

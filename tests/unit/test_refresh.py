@@ -172,7 +172,7 @@ def test_held_out_prompts_are_not_trained_on(leaky, tiny_folders, tmp_path, monk
     train_on(settings(), model, few, data(train), seed=1, best=tmp_path / "best")
     leaked = model.encode(train[0], Completion(LEAK))[1]
     once = list(dict.fromkeys(seen["train"]))
-    taught = [g for g in once if leaked in [c for _, c in g.encoded]]
+    taught = [g for g in once if leaked in [e.completion for e in g.encoded]]
     measured = [g for g in seen["validation"] if leaked in [c for _, c in g.encoded]]
     assert (len(taught), len(measured)) == (2, 2)  # four are held out, but never more than half
     assert len(once) == 4  # as many others are mixed in
@@ -193,8 +193,10 @@ def test_a_reward_that_got_no_better_or_forgot_is_refused():
 
 ROUTES = {
     "whole, likelihood": {"score": "likelihood"},
+    "whole, pmi": {"score": "pmi"},
     "whole, state": {"score": "state"},
     "adapters, likelihood": {"score": "likelihood", "lora": {"r": 2}},
+    "adapters, pmi": {"score": "pmi", "lora": {"r": 2}},
     "adapters, state": {"score": "state", "lora": {"r": 2}},
 }
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -12,7 +14,13 @@ from homestretch.models import load_language_model
 from homestretch.rewards.calibration import calibrate, fitted_temperature, within_group_slope
 from homestretch.rewards.composition import RewardComposition
 from homestretch.rewards.length import LengthModel, fit_length_model, length_penalty
-from homestretch.rewards.reward_model import RewardGroup, build_reward_model, load_reward_model, save_reward_model
+from homestretch.rewards.reward_model import (
+    Encoded,
+    RewardGroup,
+    build_reward_model,
+    load_reward_model,
+    save_reward_model,
+)
 from homestretch.rewards.training import reward_loss
 from homestretch.types import Completion, Example, UserError
 from tiny import TEXTS, tiny_config, tiny_examples
@@ -39,7 +47,7 @@ def bert_folder(path):
     return path
 
 
-@pytest.mark.parametrize("score", ["likelihood", "state"])
+@pytest.mark.parametrize("score", ["likelihood", "pmi", "state"])
 @pytest.mark.parametrize("kind", ["llama", "gpt2", "bart", "t5", "encoder-decoder", "bert"])
 def test_saved_and_loaded_it_gives_the_same_rewards(kind, score, tiny_folders, tmp_path):
     backbone = "sft" if kind != "bert" else str(bert_folder(tmp_path / "bert"))
@@ -85,13 +93,16 @@ def test_plain_transformers_gives_the_same_logit(kind, tiny_folders, tmp_path):
     assert ours == pytest.approx(theirs, abs=1e-4)
 
 
+@pytest.mark.parametrize("score", ["likelihood", "pmi"])
 @pytest.mark.parametrize("terminated", [True, False])
-def test_a_likelihood_score_is_its_formula_in_plain_transformers(terminated, tiny_folders, tmp_path):
+def test_a_likelihood_score_is_its_formula_in_plain_transformers(terminated, score, tiny_folders, tmp_path):
     from safetensors.torch import load_file
 
-    model = build_reward_model(tiny_config(), tiny_folders["llama"])
+    model = build_reward_model(tiny_config(reward={"score": score}), tiny_folders["llama"])
     with torch.no_grad():
         model.head.weight.normal_(generator=torch.Generator().manual_seed(0))
+        if score == "pmi":
+            model.head.prior.fill_(0.7)
     examples = tiny_examples(4)
     model.standardise([model.encode(e, Completion(e.reference)) for e in examples])
     completion = Completion(examples[0].reference, terminated=terminated)
@@ -103,19 +114,26 @@ def test_a_likelihood_score_is_its_formula_in_plain_transformers(terminated, tin
     plain = AutoModelForCausalLM.from_pretrained(tmp_path / "reward").eval()
     tokenizer = AutoTokenizer.from_pretrained(tmp_path / "reward")
     head = load_file(tmp_path / "reward" / "reward_head.safetensors")
-    prompt = tokenizer(examples[0].prompt, return_tensors="pt")["input_ids"]
     text = " " + completion.text + (tokenizer.eos_token if terminated else "")
-    ids = torch.cat([prompt, tokenizer(text, add_special_tokens=False, return_tensors="pt")["input_ids"]], dim=1)
-    with torch.no_grad():
-        out = plain(ids, output_hidden_states=True)
-    logprobs = out.logits[0, :-1].log_softmax(-1).gather(-1, ids[0, 1:, None])[prompt.shape[1] - 1 :]
+    written = tokenizer(text, add_special_tokens=False, return_tensors="pt")["input_ids"]
+
+    def after(prompt):
+        before = tokenizer(prompt, return_tensors="pt")["input_ids"]
+        ids = torch.cat([before, written], dim=1)
+        with torch.no_grad():
+            out = plain(ids, output_hidden_states=True)
+        logprobs = out.logits[0, :-1].log_softmax(-1).gather(-1, ids[0, 1:, None])[before.shape[1] - 1 :]
+        return out.hidden_states[-1][0, -1], logprobs.sum()
+
+    (state, with_document), (_, without) = after(examples[0].prompt), after("\nSummary:")
     a, b = head["likelihood"]
-    theirs = head["weight"][0] @ out.hidden_states[-1][0, -1] + a * logprobs.sum() + b
-    assert ours == pytest.approx(theirs.item(), abs=1e-4)
+    gain = with_document - head["prior"] * without if score == "pmi" else with_document
+    assert ours == pytest.approx((head["weight"][0] @ state + a * gain + b).item(), abs=1e-4)
 
 
-def test_a_likelihood_starts_standardised_on_references(tiny_folders):
-    model = build_reward_model(tiny_config(), tiny_folders["llama"])
+@pytest.mark.parametrize("score", ["likelihood", "pmi"])
+def test_a_likelihood_starts_standardised_on_references(score, tiny_folders):
+    model = build_reward_model(tiny_config(reward={"score": score}), tiny_folders["llama"])
     examples = tiny_examples(6)
     references = [Completion(e.reference) for e in examples]
     assert np.all(model.raw(examples, references) < -1)  # log-likelihoods
@@ -123,6 +141,15 @@ def test_a_likelihood_starts_standardised_on_references(tiny_folders):
     scores = model.raw(examples, references)
     assert scores.mean() == pytest.approx(0, abs=1e-4)
     assert scores.std() == pytest.approx(1, abs=1e-4)
+
+
+def test_what_is_likely_without_the_document_is_taken_off(tiny_folders):
+    """Of a prompt that is nothing but its document, a whole likelihood is left for what the document does not say."""
+    model = build_reward_model(tiny_config(reward={"score": "pmi"}), tiny_folders["llama"])
+    with torch.no_grad():
+        model.head.prior.fill_(1.0)
+    bare = [replace(e, prompt="\nSummary:", document_span=(0, 0)) for e in tiny_examples(4)]
+    assert model.raw(bare, [Completion(e.reference) for e in bare]) == pytest.approx(0, abs=1e-5)
 
 
 def test_the_paper_preset_reads_the_last_state_and_an_encoder_has_no_likelihood(tiny_folders, tmp_path):
@@ -136,7 +163,7 @@ def test_the_paper_preset_reads_the_last_state_and_an_encoder_has_no_likelihood(
 
 
 def test_the_loss_falls_when_good_scores_above_bad():
-    groups = [RewardGroup((((1,), (2,)),) * 3, (1.0, 0.0, 0.0))]
+    groups = [RewardGroup((Encoded((1,), (2,)),) * 3, (1.0, 0.0, 0.0))]
     config = tiny_config()
     good = reward_loss(torch.tensor([2.0, -2.0, -2.0]), groups, config, num_items=3, num_groups=1)
     bad = reward_loss(torch.tensor([-2.0, 2.0, 2.0]), groups, config, num_items=3, num_groups=1)

@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -53,6 +53,16 @@ _ADAPTER = "reward"
 """The name of the paid reward's adapter on a shared trunk; an ensemble's members add their number."""
 
 
+class Encoded(NamedTuple):
+    """A judged completion as ids."""
+
+    prompt: tuple[int, ...]
+    completion: tuple[int, ...]
+    """With the terminator if it is there."""
+    bare: tuple[int, ...] = ()
+    """The prompt without its document, where that is read."""
+
+
 class RewardModel(nn.Module):
     """A scorer with trainable parameters. `logits` has gradients; calling it gives calibrated rewards."""
 
@@ -77,33 +87,36 @@ class RewardModel(nn.Module):
         self.budget = budget
         self.adapter = adapter
 
-    def encode(self, example: Example, completion: Completion) -> tuple[tuple[int, ...], tuple[int, ...]]:
-        """Prompt ids and completion ids; the terminator is there if and only if the completion terminated."""
+    def encode(self, example: Example, completion: Completion) -> Encoded:
+        """The terminator is there if and only if the completion terminated."""
+        codec = self.lm.codec
         as_text = replace(completion, ids=())  # the tokenizer may not be the policy's
-        return self.lm.codec.encode_prompt(example).ids, self.lm.codec.encode_completion(as_text)
+        reads_prior = self.head is not None and self.head.prior is not None
+        bare = codec.encode_bare_prompt(example) if reads_prior else ()
+        return Encoded(codec.encode_prompt(example).ids, codec.encode_completion(as_text), bare)
 
-    def logits(self, encoded: Sequence[tuple[Sequence[int], Sequence[int]]]) -> Tensor:
+    def logits(self, encoded: Sequence[Encoded]) -> Tensor:
         """Raw scores of encoded (prompt, completion) pairs, shape (n,), float32, with gradient."""
         if self.adapter is None:
             return self._logits(encoded)
         with active_adapter(self.model, self.adapter):
             return self._logits(encoded)
 
-    def _logits(self, encoded: Sequence[tuple[Sequence[int], Sequence[int]]]) -> Tensor:
+    def _logits(self, encoded: Sequence[Encoded]) -> Tensor:
         if self.head is not None:
             return torch.as_tensor(self.head(*self._evidence(encoded)))
         if self.lm.shares_prompts:
             return self._packed_logits(encoded)
-        ids, mask = pad([(*p, *c) for p, c in encoded], self.lm.codec.pad_id)
+        ids, mask = pad([(*e.prompt, *e.completion) for e in encoded], self.lm.codec.pad_id)
         inputs = {"input_ids": ids.to(self.lm.device), "attention_mask": mask.long().to(self.lm.device)}
-        second = torch.arange(ids.shape[1])[None] >= torch.tensor([[len(p)] for p, _ in encoded])
+        second = torch.arange(ids.shape[1])[None] >= torch.tensor([[len(e.prompt)] for e in encoded])
         optional = {"token_type_ids": (second & mask).long().to(self.lm.device)} if self.lm.family == "encoder" else {}
         with self.lm.autocast():
             return torch.as_tensor(self.model(**inputs, **accepted(self.model, optional)).logits[:, 0].float())
 
-    def _packed_logits(self, encoded: Sequence[tuple[Sequence[int], Sequence[int]]]) -> Tensor:
+    def _packed_logits(self, encoded: Sequence[Encoded]) -> Tensor:
         """A causal classifier's head on each completion's last token, every prompt computed once."""
-        batch = response_batch([p for p, _ in encoded], [c for _, c in encoded], self.lm)
+        batch = response_batch([e.prompt for e in encoded], [e.completion for e in encoded], self.lm)
         packed = pack(batch.prompt_ids, batch.prompt_mask, batch.prompt_index_B, batch.ids_BT, batch.mask_BT)
         model = self.model.get_base_model() if is_adapted(self.model) else self.model
         trunk = getattr(model, model.base_model_prefix)
@@ -116,27 +129,33 @@ class RewardModel(nn.Module):
             last_BD = states_after(states[:, -packed.num_kept :], packed, batch.prompt_index_B, length_B1)[:, 0]
             return torch.as_tensor(model.score(last_BD)[:, 0].float())
 
-    def _evidence(self, encoded: Sequence[tuple[Sequence[int], Sequence[int]]]) -> tuple[Tensor, Tensor | None]:
-        """The state (B, D) after each completion's last token, and its log-likelihood (B,) if that counts.
+    def _evidence(self, encoded: Sequence[Encoded]) -> tuple[Tensor, Tensor | None]:
+        """The state (B, D) after each completion's last token, and what counts of its log-likelihood (B,), if any does.
 
         A padding place behind the last token makes the state after it an output; its own likelihood is left out.
         """
         assert self.head is not None
-        batch = response_batch([p for p, _ in encoded], [(*c, self.lm.codec.pad_id) for _, c in encoded], self.lm)
-        last_B = torch.tensor([len(c) for _, c in encoded], device=self.lm.device)
+        completions = [e.completion for e in encoded]
+        batch = response_batch([e.prompt for e in encoded], [(*c, self.lm.codec.pad_id) for c in completions], self.lm)
+        last_B = torch.tensor([len(c) for c in completions], device=self.lm.device)
         rows_B = torch.arange(len(encoded), device=self.lm.device)
         if self.head.likelihood is None:
             return response_states(self.lm, batch).hidden_BTD[rows_B, last_B], None
         out = response_logprobs(self.lm, batch)
         counts_BT = torch.arange(batch.ids_BT.shape[1], device=self.lm.device) < last_B[:, None]
-        return out.hidden_BTD[rows_B, last_B], (out.logprobs_BT * counts_BT).sum(1)
+        logprob_B = (out.logprobs_BT * counts_BT).sum(1)
+        if self.head.prior is not None:
+            bare = response_batch([e.bare for e in encoded], completions, self.lm)
+            logprob_B = logprob_B - self.head.prior * response_logprobs(self.lm, bare).logprobs_BT.sum(1)
+        return out.hidden_BTD[rows_B, last_B], logprob_B
 
     @torch.no_grad()
-    def standardise(self, encoded: Sequence[tuple[Sequence[int], Sequence[int]]]) -> None:
+    def standardise(self, encoded: Sequence[Encoded]) -> None:
         """Start an untrained likelihood term from these completions of people's; nothing without such a term."""
         if self.head is None or self.head.likelihood is None:
             return
-        parts = grouped_microbatches([p for p, _ in encoded], [len(c) for _, c in encoded], self.budget.size)
+        lengths = [len(e.completion) for e in encoded]
+        parts = grouped_microbatches([e.prompt for e in encoded], lengths, self.budget.size)
         found = [self._evidence([encoded[i] for i in part])[1] for part in parts]
         self.head.standardise(torch.cat([logprob_B for logprob_B in found if logprob_B is not None]))
 
@@ -147,13 +166,13 @@ class RewardModel(nn.Module):
         self.eval()
         encoded = [self.encode(e, c) for e, c in zip(examples, completions, strict=True)]
         result = np.empty(len(encoded))
-        prompts, lengths = [p for p, _ in encoded], [len(c) for _, c in encoded]
+        prompts, lengths = [e.prompt for e in encoded], [len(e.completion) for e in encoded]
 
         def score(tokens: int) -> None:
             for part in grouped_microbatches(prompts, lengths, tokens):
                 result[part] = self.logits([encoded[i] for i in part]).double().cpu().numpy()
 
-        self.budget.spend_on(encoded, score)
+        self.budget.spend_on([(e.prompt, e.completion) for e in encoded], score)
         self.train(was_training)
         return result
 
@@ -267,7 +286,7 @@ def _read_head(path: Path) -> RewardHead:
 
 
 def _head_of(written: Mapping[str, Tensor]) -> RewardHead:
-    head = RewardHead(written["weight"].shape[1], likelihood="likelihood" in written)
+    head = RewardHead(written["weight"].shape[1], likelihood="likelihood" in written, prior="prior" in written)
     head.load_state_dict(written)
     return head
 
@@ -275,7 +294,8 @@ def _head_of(written: Mapping[str, Tensor]) -> RewardHead:
 def _load_with_head(path: str | Path, config: RunConfig, head: RewardHead | None = None) -> RewardModel:
     """A language model with this head, or with an untrained one that counts the likelihood as the recipe says."""
     lm = load_language_model(path, config)
-    head = head or RewardHead(hidden_size(lm), likelihood=_counts_likelihood(config))
+    score = _score(config)
+    head = head or RewardHead(hidden_size(lm), likelihood=score != "state", prior=score == "pmi")
     return RewardModel(lm, head.to(lm.device), Calibration(), _budget(config))
 
 
@@ -302,20 +322,19 @@ def _build(path: str | Path, config: RunConfig) -> RewardModel:
     """An untrained reward model of the kind that recipe and backbone call for."""
     backbone = read_model_config("reward.backbone", str(path))
     if _is_encoder(backbone):
-        if config.reward.score == "likelihood":
+        if config.reward.score in ("likelihood", "pmi"):
             raise UserError(
                 f"reward.score: {path} is an encoder ({backbone.model_type}), which gives texts no likelihood; use "
                 "reward.score=state, or another backbone"
             )
         return _read_classifier(path, config, has_new_head=True)
-    if _counts_likelihood(config) or backbone.is_encoder_decoder:
+    if _score(config) != "state" or backbone.is_encoder_decoder:
         return _load_with_head(path, config)
     return _read_classifier(path, config, has_new_head=True)
 
 
-def _counts_likelihood(config: RunConfig) -> bool:
-    by_preset = "state" if config.negatives.preset == "paper" else "likelihood"
-    return (config.reward.score or by_preset) == "likelihood"
+def _score(config: RunConfig) -> str:
+    return config.reward.score or ("state" if config.negatives.preset == "paper" else "pmi")
 
 
 def _is_encoder(model_config: Any) -> bool:
@@ -373,10 +392,10 @@ def _is_shareable(model: RewardModel) -> bool:
 class RewardGroup:
     """All judged completions of one prompt: what the pairwise loss compares."""
 
-    encoded: tuple[tuple[tuple[int, ...], tuple[int, ...]], ...]
+    encoded: tuple[Encoded, ...]
     labels: tuple[float, ...]
 
     @property
     def num_tokens(self) -> int:
         """Size when the prompt is computed once."""
-        return len(self.encoded[0][0]) + sum(len(completion) for _, completion in self.encoded)
+        return len(self.encoded[0].prompt) + sum(len(e.completion) for e in self.encoded)
