@@ -173,7 +173,7 @@ def test_held_out_prompts_are_not_trained_on(leaky, tiny_folders, tmp_path, monk
     leaked = model.encode(train[0], Completion(LEAK))[1]
     once = list(dict.fromkeys(seen["train"]))
     taught = [g for g in once if leaked in [e.completion for e in g.encoded]]
-    measured = [g for g in seen["validation"] if leaked in [c for _, c in g.encoded]]
+    measured = [g for g in seen["validation"] if leaked in [e.completion for e in g.encoded]]
     assert (len(taught), len(measured)) == (2, 2)  # four are held out, but never more than half
     assert len(once) == 4  # as many others are mixed in
     assert all(len(g.labels) == 3 for g in taught)  # beside the old rows of the same prompt
