@@ -21,8 +21,8 @@ from benchmarks.report import study_section
 from homestretch.config import RunConfig
 from homestretch.console import say
 from homestretch.pipeline import refuse
-from homestretch.recipe import differences, load_recipe
-from homestretch.rundir import STAGES, RunDir, append_jsonl, planned_stages, read_json, read_jsonl
+from homestretch.recipe import differences, dump_recipe, load_recipe
+from homestretch.rundir import STAGES, RunDir, append_jsonl, planned_stages, read_json, read_jsonl, write_text
 from homestretch.types import UserError
 from homestretch.validation import changed_recipe
 
@@ -132,6 +132,8 @@ def take_over(donor: RunDir, rundir: RunDir, config: RunConfig, *, last: str) ->
     changed = differences(load_recipe(donor.config_path), config)
     if wrong := [line for line in changed if not line.startswith(SECTIONS_AFTER[last])]:
         raise UserError(f"{rundir.path}: cannot take {last} over from {donor.path}: {'; '.join(wrong)}")
+    if not rundir.config_path.exists():
+        write_text(rundir.config_path, dump_recipe(config))
     for stage in STAGES[: STAGES.index(last) + 1]:
         if rundir.is_done(stage):
             continue

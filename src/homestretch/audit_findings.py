@@ -75,7 +75,7 @@ def audit_lines(audit: Mapping[str, Any]) -> list[str]:
         "for each failure, how often its document's reference scores above it (0.5: guessing); then the other measures",
     ]
     found = (*class_findings(audit), *other_findings(audit))
-    lines += [_line(finding, finding.value) for finding in found if finding.value is not None]
+    lines += [_line(finding) for finding in found if finding.value is not None or finding.is_bad]
     lines += [f"not measured: {note}" for note in audit["notes"]]
     return lines + ([gate_line(audit["gate"])] if audit.get("gate") else [])
 
@@ -135,10 +135,11 @@ def other_findings(audit: Mapping[str, Any]) -> list[AuditFinding]:
     return [finding for part in parts for finding in part(audit, limits)]
 
 
-def _line(finding: AuditFinding, value: float) -> str:
+def _line(finding: AuditFinding) -> str:
+    value = "" if finding.value is None else f" {finding.value:.2f}"
     ends = "" if finding.low is None else f" (95 % {finding.low:.2f} to {finding.high:.2f})"
     count = "" if finding.n is None else f", n = {finding.n}"
-    return f"{WARNING if finding.is_bad else ''}{finding.name} {value:.2f}{ends}{count}: {finding.meaning}"
+    return f"{WARNING if finding.is_bad else ''}{finding.name}{value}{ends}{count}: {finding.meaning}"
 
 
 def _class(mode: str, entry: Mapping[str, Any], limits: GateConfig) -> AuditFinding:

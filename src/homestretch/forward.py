@@ -9,7 +9,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -45,13 +45,23 @@ def response_batch(
     """Pad (prompt, completion) id pairs; equal prompts are kept once. Prompts are left-padded for causal models."""
     unique = {tuple(prompt): None for prompt in prompts}
     places = {prompt: i for i, prompt in enumerate(unique)}
-    causal = lm.family == "causal"
-    # a causal model's positions come from the mask; an encoder-decoder counts padding, and has only so many
-    up_to = sys.maxsize if causal else lm.codec.data.max_prompt_tokens
-    prompt_ids, prompt_mask = pad(list(unique), lm.codec.pad_id, left=causal, up_to=up_to)
+    prompt_ids, prompt_mask = _padded_prompts(list(unique), lm)
     ids_BT, mask_BT = pad(completions, lm.codec.pad_id)
     index_B = torch.tensor([places[tuple(prompt)] for prompt in prompts])
     return ResponseBatch(*(t.to(lm.device) for t in (prompt_ids, prompt_mask, index_B, ids_BT, mask_BT)))
+
+
+def with_prompts(batch: ResponseBatch, prompts: Sequence[Sequence[int]], lm: LanguageModel) -> ResponseBatch:
+    """The same completions after other prompts, one in place of each of the batch's, which may be equal."""
+    ids, mask = _padded_prompts(prompts, lm)
+    return replace(batch, prompt_ids=ids.to(lm.device), prompt_mask=mask.to(lm.device))
+
+
+def _padded_prompts(prompts: Sequence[Sequence[int]], lm: LanguageModel) -> tuple[Tensor, Tensor]:
+    causal = lm.family == "causal"
+    # a causal model's positions come from the mask; an encoder-decoder counts padding, and has only so many
+    up_to = sys.maxsize if causal else lm.codec.data.max_prompt_tokens
+    return pad(prompts, lm.codec.pad_id, left=causal, up_to=up_to)
 
 
 @dataclass(frozen=True, slots=True)

@@ -118,10 +118,14 @@ def _weight_files(folder: Path) -> list[Path]:
 
 
 def _damaged(folder: Path) -> list[str]:
-    """Safetensors files whose header, and the length that it states, are not right. No weights are read."""
+    """Weight files that are empty or a pointer of Git LFS, and safetensors whose header does not fit their length."""
     from safetensors import SafetensorError, safe_open
 
     damaged = []
+    for file in folder.glob("pytorch_model*.bin"):
+        with file.open("rb") as content:
+            if content.read(7) in (b"", b"version"):
+                damaged.append(file.name)
     for file in folder.glob("*.safetensors"):
         try:
             with safe_open(file, framework="pt"):
@@ -198,6 +202,23 @@ def checked_family(place: str, model_config: Any) -> Literal["causal", "seq2seq"
             "give a causal or an encoder-decoder model (an encoder can be the reward.backbone)"
         )
     return family
+
+
+def is_encoder(model_config: Any) -> bool:
+    """Whether it reads both ways and writes nothing, as BERT does."""
+    from transformers.models.auto.modeling_auto import MODEL_FOR_MASKED_LM_MAPPING_NAMES
+
+    writes = model_config.is_encoder_decoder or getattr(model_config, "is_decoder", False)
+    return model_config.model_type in MODEL_FOR_MASKED_LM_MAPPING_NAMES and not writes
+
+
+def check_encoder_score(config: RunConfig, backbone: Any) -> None:
+    """Raise UserError if a likelihood is asked of an encoder; `backbone` is the transformers config of one."""
+    if config.reward.score in ("likelihood", "pmi"):
+        raise UserError(
+            f"reward.score: {config.reward.backbone} is an encoder ({backbone.model_type}), which gives texts no "
+            "likelihood; use reward.score=state, or another backbone"
+        )
 
 
 _RELATIVE = ("t5", "mt5", "umt5", "longt5", "switch_transformers")

@@ -160,19 +160,22 @@ def read_weights(auto: Any, path: str | Path, *, has_new_head: bool = False, **o
     """
     from safetensors import SafetensorError
 
+    key = "reward.backbone" if has_new_head else "model"
     try:
         model, found = auto.from_pretrained(
             path, dtype=torch.float32, output_loading_info=True, ignore_mismatched_sizes=has_new_head, **options
         )
-    except (OSError, ValueError, RuntimeError, SafetensorError) as error:
-        why = first_line(error)
-        raise UserError(f"{path}: its weights cannot be read: {why}; save or download it again") from error
-    missing = sorted({*found["missing_keys"], *(key for key, *_ in found["mismatched_keys"])})
+    except (OSError, ValueError, RuntimeError, EOFError, SafetensorError) as error:
+        if getattr(error, "errno", None) or any(word in str(error) for word in ("out of memory", "allocate memory")):
+            raise  # the system's fault, and not the folder's
+        raise UserError(f"{key}: {path}: its weights cannot be loaded: {first_line(error)}") from error
+    computed = {name for name, parameter in model.named_parameters() if not parameter.requires_grad}  # sinusoids
+    missing = sorted({*found["missing_keys"], *(name for name, *_ in found["mismatched_keys"])} - computed)
     if has_new_head:
-        missing = [key for key in missing if key.startswith(f"{model.base_model_prefix}.") and "pooler" not in key]
+        missing = [name for name in missing if name.startswith(f"{model.base_model_prefix}.") and "pooler" not in name]
     if missing:
         others = f" and {len(missing) - 1} more" if len(missing) > 1 else ""
-        raise UserError(f"{path}: its weights lack {missing[0]}{others}; save or download the whole model again")
+        raise UserError(f"{key}: {path}: its weights lack {missing[0]}{others}; save or download the whole model again")
     return model
 
 

@@ -74,8 +74,7 @@ def run_stage(stage: str, config: RunConfig, rundir: RunDir) -> None:
     """Run one stage from its start and mark it done, with its seconds and the process's peak memory (GiB)."""
     if stage == "rl":
         pass_gate(config, rundir)
-    rundir.mark_undone(stage)
-    rundir.drop_metrics(stage)
+    rundir.begin(stage)
     say(f"{stage}: started")
     start = time.perf_counter()
     summary = import_module(f"homestretch.stages.{stage}").run(config, rundir)

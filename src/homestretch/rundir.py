@@ -136,11 +136,19 @@ class RunDir:
 
         A last line without its end, which a process that was killed may leave, goes with them.
         """
-        if not self.metrics_path.exists():
-            return
+        if self.metrics_path.exists():
+            write_jsonl(self.metrics_path, self._metrics_without(stage))
+
+    def begin(self, stage: str) -> None:
+        """`mark_undone` and `drop_metrics`; nothing is changed if metrics.jsonl is damaged (UserError)."""
+        kept = self._metrics_without(stage) if self.metrics_path.exists() else None
+        self.mark_undone(stage)
+        if kept is not None:
+            write_jsonl(self.metrics_path, kept)
+
+    def _metrics_without(self, stage: str) -> list[dict[str, Any]]:
         whole_lines, _, _ = _read_text(self.metrics_path).rpartition("\n")
-        rows = _rows(whole_lines, self.metrics_path)
-        write_jsonl(self.metrics_path, [row for row in rows if row.get("stage") != stage])
+        return [row for row in _rows(whole_lines, self.metrics_path) if row.get("stage") != stage]
 
     def log_metrics(self, stage: str, step: int, metrics: Mapping[str, float]) -> None:
         """Append one row `{"stage": ..., "step": ..., "area/name": value, ...}` to metrics.jsonl."""
@@ -230,7 +238,7 @@ def _rows(text: str, path: Path) -> list[dict[str, Any]]:
         try:
             rows.extend([dict(json.loads(line))] if line.strip() else [])
         except (ValueError, TypeError) as error:
-            raise UserError(f"{path}:{number}: is damaged ({error}); delete the line, or {_MAKE_AGAIN}") from error
+            raise UserError(f"{path}:{number}: is damaged ({error}); put it back, or delete the line") from error
     return rows
 
 

@@ -16,12 +16,15 @@ from homestretch.data import SPLITS, Splits, evaluation_examples, load_splits
 from homestretch.finder import load_find
 from homestretch.inspection import (
     InspectedModel,
+    check_encoder_score,
     check_model_folder,
     checked_family,
     first_line,
     inspect_model,
+    is_encoder,
     max_positions,
     read_model_config,
+    read_tokenizer,
 )
 from homestretch.recipe import differences, load_recipe
 from homestretch.rundir import STAGES, RunDir
@@ -112,8 +115,9 @@ def changed_recipe(config: RunConfig, allowed_changes: Sequence[str] = ()) -> li
         return []
     ways = ["undo the change to continue it", "give the new run a new name (name=...)"]
     sections = {change.partition(".")[0] for change in refused}
-    if len(sections) == 1 and sections <= set(STAGES) and not any(change.startswith(shared) for change in refused):
-        ways.insert(1, f"make that stage again (`homestretch {sections.pop()}`)")
+    of_other_stages = any(change.startswith((shared, "reward.gate.")) for change in refused)
+    if len(sections) == 1 and not of_other_stages and (stage := sections.pop()) in STAGES and rundir.is_done(stage):
+        ways.insert(1, f"make that stage again (`homestretch {stage}`)")
     return [f"{path}: this run was made with another recipe: {'; '.join(refused)}; {', or '.join(ways)}"]
 
 
@@ -175,7 +179,7 @@ def _check_metrics(config: RunConfig, splits: Splits) -> None:
         metrics = build_metrics(config, splits.train)
         primary_names(metrics, config.evaluate.primary_metrics)
         for metric in metrics:
-            _try_scorer(metric.scorer, splits)
+            _try_scorer(metric.scorer, splits, nothing=Completion("", terminated=False))
     except UserError as error:
         message = str(error)
         raise UserError(message if message.startswith("evaluate") else f"evaluate: {message}") from error
@@ -186,14 +190,22 @@ def _check_terms(config: RunConfig, splits: Splits) -> None:
 
     if config.rl.terms:
         for term in build_terms(config, splits.train):
-            _try_scorer(term, splits)
+            _try_scorer(term, splits, nothing=Completion("", logprobs=(-1.0,)))
 
 
-def _try_scorer(scorer: Scorer, splits: Splits) -> None:
-    """Call it on a few references, and on nothing written, so that a fault in it is told before anything is trained."""
+def _try_scorer(scorer: Scorer, splits: Splits, *, nothing: Completion) -> None:
+    """Call it on a few references as if they had been sampled, and on `nothing` written.
+
+    So that a fault in it is told before anything is trained.
+    """
     examples = splits.train[:_TRIED_EXAMPLES]
-    scorer(examples, [Completion(example.reference) for example in examples])
-    scorer(examples[:1], [Completion("", terminated=False)])
+    lengths = [1 + len(example.reference.split()) for example in examples]
+    sampled = [
+        Completion(example.reference, ids=tuple(range(length)), logprobs=(-1.0,) * (length + 1))
+        for example, length in zip(examples, lengths, strict=True)
+    ]
+    scorer(examples, sampled)
+    scorer(examples[:1], [nothing])
 
 
 def _check_device(config: RunConfig) -> None:
@@ -237,7 +249,11 @@ def _check_positions(model: InspectedModel, config: RunConfig) -> None:
 def _check_backbone(config: RunConfig) -> None:
     path = config.reward.backbone
     check_model_folder("reward.backbone", path)
-    _check_fit(f"reward.backbone {path}", read_model_config("reward.backbone", path), config.data)
+    backbone = read_model_config("reward.backbone", path)
+    read_tokenizer("reward.backbone", path)
+    if is_encoder(backbone):
+        check_encoder_score(config, backbone)
+    _check_fit(f"reward.backbone {path}", backbone, config.data)
 
 
 def _check_fit(name: str, model_config: Any, data: DataConfig) -> None:

@@ -198,13 +198,23 @@ def test_a_stage_alone_may_change_its_own_section(folder: Path) -> None:
 def test_a_stage_that_fails_leaves_the_recipe_of_those_before_it(folder: Path) -> None:
     run = RunDir(folder / "runs" / "small")
     before = run.config_path.read_bytes()
-    (folder / "own.py").write_text("def scorer(examples, completions):\n    return [c.ids[0] for c in completions]\n")
-    done = homestretch("rl", "x.yaml", "rl.terms=[{scorer: own:scorer, weight: 1}]", cwd=folder)
+    (folder / "own.py").write_text(
+        "def always(examples, completions):\n    return [c.ids[999] for c in completions]\n"
+        "def on_samples(examples, completions):\n"
+        "    return [1 / (not c.text or c.text in e.references) for e, c in zip(examples, completions)]\n"
+    )
+    done = homestretch("rl", "x.yaml", "rl.terms=[{scorer: own:always, weight: 1}]", cwd=folder)
     assert done.returncode == 2
-    assert "rl.terms: own:scorer failed: IndexError" in done.stderr
+    assert "rl.terms: own:always failed: IndexError" in done.stderr
+    assert all(run.is_done(stage) for stage in STAGES), "told before the work, so nothing was touched"
+    done = homestretch("rl", "x.yaml", "rl.terms=[{scorer: own:on_samples, weight: 1}]", cwd=folder)
+    assert done.returncode == 2
+    assert "rl.terms: own:on_samples failed: ZeroDivisionError" in done.stderr
+    assert not run.is_done("rl")
     assert run.config_path.read_bytes() == before
-    assert all(run.is_done(stage) for stage in STAGES), "told by validate, so nothing was touched"
-    assert homestretch("run", "x.yaml", cwd=folder).returncode == 0
+    done = homestretch("run", "x.yaml", cwd=folder)
+    assert done.returncode == 0, done.stderr
+    assert "reward: done before, skipped" in done.stdout
 
 
 @pytest.mark.parametrize(
@@ -216,7 +226,7 @@ def test_a_stage_that_fails_leaves_the_recipe_of_those_before_it(folder: Path) -
         ("metrics.jsonl", ("report", "x.yaml"), "runs/small/metrics.jsonl:1: is damaged"),
         ("evaluation/scores.json", ("run", "x.yaml"), "runs/small/evaluation/scores.json: is damaged"),
         ("policy", ("generate", "runs/small", "--input", "x.txt"), "runs/small: policy/ is gone, though rl is done"),
-        ("sft/model.safetensors", ("rl", "x.yaml"), "runs/small/sft: its weights cannot be read"),
+        ("sft/model.safetensors", ("rl", "x.yaml"), "model: runs/small/sft: its weights cannot be loaded"),
         ("negatives/train.jsonl", ("reward", "x.yaml"), "runs/small/negatives/train.jsonl:1: is damaged"),
     ],
 )

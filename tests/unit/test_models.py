@@ -9,7 +9,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
-from transformers import BertConfig, BertForMaskedLM, T5Config
+from transformers import AutoModelForCausalLM, BertConfig, BertForMaskedLM, T5Config
 
 from homestretch.inspection import check_model_folder
 from homestretch.models import decoder_start_id, load_language_model
@@ -46,7 +46,7 @@ def test_no_weight_of_a_whole_model_is_missed(tiny_folders, kind):
 
 def test_weights_that_are_missing_are_not_made_up(folder):
     without(folder, "layers.1.mlp.up_proj.weight", "layers.0.self_attn.q_proj.weight")
-    lack = r"llama: its weights lack model\.layers\.0\.self_attn\.q_proj\.weight and 1 more; "
+    lack = r"^model: .*llama: its weights lack model\.layers\.0\.self_attn\.q_proj\.weight and 1 more; "
     with pytest.raises(UserError, match=lack):
         load_language_model(folder, tiny_config())
 
@@ -56,7 +56,24 @@ def test_a_weight_file_that_was_cut_is_told_before_and_when_it_is_read(folder):
     file.write_bytes(file.read_bytes()[:-100])
     with pytest.raises(UserError, match=r"has model\.safetensors, which is no whole weight file; download it again"):
         check_model_folder("model.path", str(folder))
-    with pytest.raises(UserError, match=r"llama: its weights cannot be read: .*; save or download it again"):
+    with pytest.raises(UserError, match=r"llama: its weights cannot be loaded: "):
+        load_language_model(folder, tiny_config())
+
+
+@pytest.mark.parametrize("content", [b"", b"version https://git-lfs.github.com/spec/v1"])
+def test_weights_that_were_not_downloaded_are_told_of_either_kind(folder, content):
+    (folder / "model.safetensors").unlink()
+    (folder / "pytorch_model.bin").write_bytes(content)
+    with pytest.raises(UserError, match=r"has pytorch_model\.bin, which is no whole weight file"):
+        check_model_folder("model.path", str(folder))
+
+
+def test_memory_that_runs_out_is_not_the_folder_s_fault(folder, monkeypatch):
+    def fail(*_, **__):
+        raise RuntimeError("DefaultCPUAllocator: can't allocate memory")
+
+    monkeypatch.setattr(AutoModelForCausalLM, "from_pretrained", fail)
+    with pytest.raises(RuntimeError, match="allocate"):
         load_language_model(folder, tiny_config())
 
 

@@ -10,7 +10,9 @@ import torch
 from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification, AutoTokenizer, BertConfig, BertModel
 
 from homestretch.config import LengthConfig
+from homestretch.forward import response_logprobs
 from homestretch.models import load_language_model
+from homestretch.rewards import reward_model
 from homestretch.rewards.calibration import calibrate, fitted_temperature, within_group_slope
 from homestretch.rewards.composition import RewardComposition
 from homestretch.rewards.length import LengthModel, fit_length_model, length_penalty
@@ -141,6 +143,27 @@ def test_a_likelihood_starts_standardised_on_references(score, tiny_folders):
     scores = model.raw(examples, references)
     assert scores.mean() == pytest.approx(0, abs=1e-4)
     assert scores.std() == pytest.approx(1, abs=1e-4)
+
+
+@pytest.mark.parametrize("kind", ["llama", "t5"])
+def test_nothing_written_has_a_score(kind, tiny_folders):
+    """Alone in its micro-batch: no token to read, with the document or without."""
+    model = build_reward_model(tiny_config(kind), tiny_folders[kind])
+    assert np.isfinite(model.raw(tiny_examples(1), [Completion("", terminated=False)])).all()
+
+
+@pytest.mark.parametrize("kind", ["llama", "bart"])
+def test_the_prompts_without_their_documents_are_packed_as_the_prompts_are(kind, tiny_folders, monkeypatch):
+    """They are all alike, but in one row together every completion would look past all the others."""
+    model, seen = build_reward_model(tiny_config(kind), tiny_folders[kind]), []
+
+    def noted(lm, batch, **options):
+        seen.append(len(batch.prompt_ids))
+        return response_logprobs(lm, batch, **options)
+
+    monkeypatch.setattr(reward_model, "response_logprobs", noted)
+    model.raw([e for e in tiny_examples(3) for _ in range(2)], [Completion("Tom left."), Completion("No.")] * 3)
+    assert seen == [3, 3]
 
 
 def test_what_is_likely_without_the_document_is_taken_off(tiny_folders):

@@ -198,7 +198,10 @@ def test_a_changed_recipe(tmp_path: Path) -> None:
     assert "rl.kl.beta: 0.05 -> 0.5" in only(changed_recipe(changed))
     assert changed_recipe(changed, ("rl.",)) == []
     assert "rl.kl.beta" in only(changed_recipe(changed, ("evaluate.",)))
+    assert "make that stage again" not in only(changed_recipe(changed)), "it was not made yet"
+    rundir.mark_done("rl", {})
     assert "or make that stage again (`homestretch rl`), or" in only(changed_recipe(changed))
+    rundir.mark_undone("rl")
     both = config(tmp_path, new(), rl={"kl": {"beta": 0.5}}, seed=3)
     assert "make that stage again" not in only(changed_recipe(both))
     rundir.config_path.write_text("what: ever\n")

@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -21,8 +21,8 @@ from torch import Tensor, nn
 from homestretch.adapters import active_adapter, attach_adapter, is_adapted, restore_adapter, write_adapter
 from homestretch.config import LoRAConfig, RunConfig
 from homestretch.encoding import Codec, pad
-from homestretch.forward import response_batch, response_logprobs, response_states
-from homestretch.inspection import read_model_config, read_tokenizer
+from homestretch.forward import response_batch, response_logprobs, response_states, with_prompts
+from homestretch.inspection import check_encoder_score, is_encoder, read_model_config, read_tokenizer
 from homestretch.models import (
     LanguageModel,
     accepted,
@@ -44,7 +44,7 @@ from homestretch.rewards.length import word_counts
 from homestretch.rewards.reward_head import RewardHead
 from homestretch.rundir import atomic_dir, read_json, write_json
 from homestretch.training import MemoryBudget, grouped_microbatches
-from homestretch.types import Completion, Example, UserError
+from homestretch.types import Completion, Example
 
 _HEAD_FILE = "reward_head.safetensors"
 _SETTINGS_FILE = "reward.json"
@@ -61,6 +61,16 @@ class Encoded(NamedTuple):
     """With the terminator if it is there."""
     bare: tuple[int, ...] = ()
     """The prompt without its document, where that is read."""
+
+    @property
+    def read_once(self) -> tuple[int, ...]:
+        """What is computed once for all completions of a prompt."""
+        return self.prompt + self.bare
+
+    @property
+    def num_read(self) -> int:
+        """How many places the completion takes."""
+        return len(self.completion) * (2 if self.bare else 1)
 
 
 class RewardModel(nn.Module):
@@ -145,8 +155,8 @@ class RewardModel(nn.Module):
         counts_BT = torch.arange(batch.ids_BT.shape[1], device=self.lm.device) < last_B[:, None]
         logprob_B = (out.logprobs_BT * counts_BT).sum(1)
         if self.head.prior is not None:
-            bare = response_batch([e.bare for e in encoded], completions, self.lm)
-            logprob_B = logprob_B - self.head.prior * response_logprobs(self.lm, bare).logprobs_BT.sum(1)
+            bare = with_prompts(batch, list({e.prompt: e.bare for e in encoded}.values()), self.lm)
+            logprob_B = logprob_B - self.head.prior * (response_logprobs(self.lm, bare).logprobs_BT * counts_BT).sum(1)
         return out.hidden_BTD[rows_B, last_B], logprob_B
 
     @torch.no_grad()
@@ -154,8 +164,7 @@ class RewardModel(nn.Module):
         """Start an untrained likelihood term from these completions of people's; nothing without such a term."""
         if self.head is None or self.head.likelihood is None:
             return
-        lengths = [len(e.completion) for e in encoded]
-        parts = grouped_microbatches([e.prompt for e in encoded], lengths, self.budget.size)
+        parts = grouped_microbatches([e.read_once for e in encoded], [e.num_read for e in encoded], self.budget.size)
         found = [self._evidence([encoded[i] for i in part])[1] for part in parts]
         self.head.standardise(torch.cat([logprob_B for logprob_B in found if logprob_B is not None]))
 
@@ -166,13 +175,14 @@ class RewardModel(nn.Module):
         self.eval()
         encoded = [self.encode(e, c) for e, c in zip(examples, completions, strict=True)]
         result = np.empty(len(encoded))
-        prompts, lengths = [e.prompt for e in encoded], [len(e.completion) for e in encoded]
+        prompts, lengths = [e.read_once for e in encoded], [e.num_read for e in encoded]
 
         def score(tokens: int) -> None:
             for part in grouped_microbatches(prompts, lengths, tokens):
                 result[part] = self.logits([encoded[i] for i in part]).double().cpu().numpy()
 
-        self.budget.spend_on([(e.prompt, e.completion) for e in encoded], score)
+        longest = max((len(e.read_once) + e.num_read for e in encoded), default=0)
+        self.budget.spend(score, least=longest, smallest=f"a single sequence of {longest} tokens")
         self.train(was_training)
         return result
 
@@ -206,7 +216,7 @@ def resume_reward_model(path: Path, config: RunConfig, sft_dir: Path) -> RewardM
         model = build_reward_model(config, sft_dir)
         restore_adapter(model.model, path / _ADAPTER_DIR)
         if model.head is not None:
-            model.head.load_state_dict(_read_head(path).state_dict())
+            model.head = _read_head(path).to(model.lm.device)  # of the kind that it was trained as
         model.calibration = _read_calibration(path)
         return model
     model, lora = _load_whole(path, config), config.reward.lora or config.model.lora
@@ -294,7 +304,7 @@ def _head_of(written: Mapping[str, Tensor]) -> RewardHead:
 def _load_with_head(path: str | Path, config: RunConfig, head: RewardHead | None = None) -> RewardModel:
     """A language model with this head, or with an untrained one that counts the likelihood as the recipe says."""
     lm = load_language_model(path, config)
-    score = _score(config)
+    score = score_form(config)
     head = head or RewardHead(hidden_size(lm), likelihood=score != "state", prior=score == "pmi")
     return RewardModel(lm, head.to(lm.device), Calibration(), _budget(config))
 
@@ -308,7 +318,7 @@ def _read_classifier(path: str | Path, config: RunConfig, *, has_new_head: bool 
         num_labels=1, attn_implementation=config.model.attention,
     )  # fmt: skip
     separate_pad(model, tokenizer)
-    family = "encoder" if _is_encoder(model.config) else "causal"
+    family = "encoder" if is_encoder(model.config) else "causal"
     device = resolve_device(config)
     width = model.get_input_embeddings().embedding_dim
     codec = Codec(tokenizer, family, config.data)  # type: ignore[arg-type]
@@ -321,27 +331,17 @@ def _read_classifier(path: str | Path, config: RunConfig, *, has_new_head: bool 
 def _build(path: str | Path, config: RunConfig) -> RewardModel:
     """An untrained reward model of the kind that recipe and backbone call for."""
     backbone = read_model_config("reward.backbone", str(path))
-    if _is_encoder(backbone):
-        if config.reward.score in ("likelihood", "pmi"):
-            raise UserError(
-                f"reward.score: {path} is an encoder ({backbone.model_type}), which gives texts no likelihood; use "
-                "reward.score=state, or another backbone"
-            )
+    if is_encoder(backbone):
+        check_encoder_score(config, backbone)
         return _read_classifier(path, config, has_new_head=True)
-    if _score(config) != "state" or backbone.is_encoder_decoder:
+    if score_form(config) != "state" or backbone.is_encoder_decoder:
         return _load_with_head(path, config)
     return _read_classifier(path, config, has_new_head=True)
 
 
-def _score(config: RunConfig) -> str:
+def score_form(config: RunConfig) -> str:
+    """What a language model's score is read from: the recipe's `reward.score`, or what null stands for."""
     return config.reward.score or ("state" if config.negatives.preset == "paper" else "pmi")
-
-
-def _is_encoder(model_config: Any) -> bool:
-    from transformers.models.auto.modeling_auto import MODEL_FOR_MASKED_LM_MAPPING_NAMES
-
-    writes = model_config.is_encoder_decoder or getattr(model_config, "is_decoder", False)
-    return model_config.model_type in MODEL_FOR_MASKED_LM_MAPPING_NAMES and not writes
 
 
 def _with_lora(model: RewardModel, lora: LoRAConfig, seed: int) -> RewardModel:
@@ -398,4 +398,4 @@ class RewardGroup:
     @property
     def num_tokens(self) -> int:
         """Size when the prompt is computed once."""
-        return len(self.encoded[0].prompt) + sum(len(e.completion) for e in self.encoded)
+        return len(self.encoded[0].read_once) + sum(e.num_read for e in self.encoded)

@@ -26,7 +26,7 @@ from homestretch.rewards.leave_out import leave_out_matrix, members_matrix, trai
 from homestretch.rewards.length import word_counts
 from homestretch.rewards.own_samples import audit_samples
 from homestretch.rewards.remembered import Remembered
-from homestretch.rewards.reward_model import RewardModel, save_reward_model
+from homestretch.rewards.reward_model import RewardModel, save_reward_model, score_form
 from homestretch.rewards.training import RewardData, calibrate_reward, read_reward_data, train_reward
 from homestretch.rollouts.sampler import generate
 from homestretch.rundir import RunDir, write_json
@@ -74,6 +74,7 @@ def run(config: RunConfig, rundir: RunDir) -> dict[str, Any]:
     summary = {
         "steps": steps, "num_members": config.reward.ensemble.num_members, "num_train": len(train),
         "num_validation": len(validation), "gate": findings["gate"]["decision"],
+        "score": score_form(config) if config.reward.backbone == "sft" else config.reward.score,
     }  # fmt: skip
     del model, raw, logits
     free_memory()

@@ -11,6 +11,7 @@ import pytest
 from benchmarks.studies import runs
 from homestretch.recipe import load_recipe
 from homestretch.rundir import STAGES, RunDir
+from homestretch.validation import changed_recipe
 from study_helpers import begun, evaluated
 
 RECIPE = """
@@ -40,6 +41,7 @@ def homestretch(study, monkeypatch):
         config = load_recipe(Path(command[4]), overrides)
         variant, _, seed = config.name.rpartition("-")
         called.append((verb, config.name))
+        assert verb != "run" or changed_recipe(config) == [], "the real one would refuse this folder"
         if config.name == "broken-1":
             kwargs["stdout"].write("error: the disk is full\n")
             return subprocess.CompletedProcess(command, 2)
