@@ -16,7 +16,17 @@ from homestretch.report.formatting import clean
 from homestretch.report.verdict import verdict
 from homestretch.rundir import RunDir, write_json, write_jsonl
 from homestretch.stages.report import run
-from report_run import HOSTILE, disputed, fake_audit, fake_negatives, fake_run, make_config
+from report_run import (
+    HOSTILE,
+    NULL,
+    UP,
+    contrast,
+    disputed,
+    fake_audit,
+    fake_negatives,
+    fake_run,
+    make_config,
+)
 
 
 @pytest.fixture
@@ -203,6 +213,15 @@ def test_failure_contrasts_are_shown_where_they_are(rundir: RunDir, tmp_path: Pa
     html = render(rundir, tmp_path)
     assert "McNemar" in html
     assert '<span class="better">−0.148 better</span>' in html
+
+
+def test_other_contrasts_are_named_where_they_are_significant(rundir: RunDir, tmp_path: Path) -> None:
+    scores = json.loads(rundir.scores_path.read_text())
+    primary = [row for row in scores["contrasts"] if row["primary"]]
+    others = [contrast("C1", "rouge_l", *UP, primary=False), contrast("C3", "rouge_l", *UP, primary=False)]
+    others.append(contrast("C1", "length_ratio", *NULL, primary=False))
+    write_json(rundir.scores_path, scores | {"contrasts": [*primary, *others]})
+    assert "All other contrasts (3; significant after Holm over all of them: rouge_l)" in render(rundir, tmp_path)
 
 
 def test_alternatives_to_rl_and_their_costs_are_shown_where_they_are(rundir: RunDir, tmp_path: Path) -> None:
