@@ -215,8 +215,8 @@ def fail_once_larger(monkeypatch, owner, name, size_of, most, error=CUDA_ERROR):
     return seen
 
 
-def num_ids(pairs):
-    return sum(map(len, {p for p, _ in pairs})) + sum(len(c) for _, c in pairs)
+def num_ids(encoded):
+    return sum(map(len, {e.read_once for e in encoded})) + sum(e.num_read for e in encoded)
 
 
 @pytest.mark.parametrize("sampling", [None, SamplingConfig()], ids=["greedy", "sampled"])
@@ -267,7 +267,7 @@ def test_scoring_halves_its_micro_batches(tiny_folders, monkeypatch):
     completions = [Completion(e.reference, terminated=i % 2 == 0) for i, e in enumerate(examples)]
     expected = model.raw(examples, completions)
     monkeypatch.setattr(training, "say", said.append)
-    fail_once_larger(monkeypatch, RewardModel, "logits", lambda self, pairs: num_ids(pairs), 80)
+    fail_once_larger(monkeypatch, RewardModel, "logits", lambda self, pairs: num_ids(pairs), 110)
     assert model.raw(examples, completions) == pytest.approx(expected, abs=1e-5)
     assert model.raw(examples, completions) == pytest.approx(expected, abs=1e-5)
     assert (len(said), model.budget.size) == (1, 100)
