@@ -41,7 +41,10 @@ def without(folder, *endings):
 
 @pytest.mark.parametrize("kind", NEW_MODELS)
 def test_no_weight_of_a_whole_model_is_missed(tiny_folders, kind):
-    load_language_model(tiny_folders[kind], tiny_config(kind))
+    weights = load_language_model(tiny_folders[kind], tiny_config(kind)).model.state_dict()
+    written = load_file(tiny_folders[kind] / "model.safetensors")
+    assert written
+    assert all(torch.equal(weights[name], value) for name, value in written.items())
 
 
 def test_weights_that_are_missing_are_not_made_up(folder):
