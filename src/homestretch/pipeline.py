@@ -34,9 +34,10 @@ def run(config: RunConfig) -> list[str]:
     done = list(takewhile(rundir.is_done, stages))
     left = list(stages[len(done) :])  # a later stage may have been done before, but from other files
     allowed = (_GATE,) if "rl" in left else ()
-    refuse(validate(config, allowed) if left not in ([], ["report"]) else changed_recipe(config))
-    with opened(config, allowed) as rundir:
-        for note in load_splits(config).notes if left not in ([], ["report"]) else ():
+    reads_data = left not in ([], ["report"])
+    refuse(validate(config, allowed) if reads_data else changed_recipe(config))
+    with opened(config, allowed):
+        for note in load_splits(config).notes if reads_data else ():
             say(note)
         for stage in stages:
             if stage in left:

@@ -44,13 +44,13 @@ def collect(
     repeated = [example for example, row in zip(prompts, rows, strict=True) for _ in row]
     completions: list[Completion] = [completion for row in rows for completion in row]
     scored = reward(repeated, completions)
-    prompt_ids = [lm.codec.encode_prompt(prompt).ids for prompt in prompts]
-    of_prompt = [number for number, row in enumerate(rows) for _ in row]
+    encoded = [lm.codec.encode_prompt(prompt).ids for prompt in prompts]
+    prompt_ids = [ids for ids, row in zip(encoded, rows, strict=True) for _ in row]
     return [
         Rollout(
             example=example,
             completion=completion,
-            prompt_ids=prompt_ids[of_prompt[i]],
+            prompt_ids=prompt_ids[i],
             completion_ids=(*completion.ids, lm.codec.eos_id) if completion.terminated else completion.ids,
             score=float(scored.scores[i]),
             terms={name: float(values[i]) for name, values in scored.terms.items()},
